@@ -1,0 +1,3 @@
+"""
+The dashboard API. Floor 4.
+"""

@@ -1,0 +1,3 @@
+"""
+Configuration: text to tree to model to checked model. Floor 1.
+"""

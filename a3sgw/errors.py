@@ -1,0 +1,129 @@
+"""
+Say how an exchange ended, and what the client is told about it.
+
+`Outcome` is a closed list. Each member carries the one row of the table that everything else reads: the status the gateway answers
+with, the word that stands in the access log, the metric label and the JSON body, the RFC 9209 `Proxy-Status` error, the sentence for
+the client, and whether another backend may be tried. A test says the table is total, so a new way to fail cannot be forgotten.
+
+Exceptions here are for a peer's crimes and for configuration; what the gateway decides (a denial, a missing route) is a value.
+"""
+
+from __future__ import annotations
+
+import enum
+
+__all__ = [
+    "AssemblyError",
+    "DownstreamError",
+    "Outcome",
+    "ProtocolError",
+    "UpstreamError",
+]
+
+
+class Outcome(enum.Enum):
+    """
+    How one exchange, or one attempt at a backend, ended.
+
+    Members are declared as `(status, proxy_status, retryable, message)`. `status` is `None` where the gateway adds no answer of its own.
+    `proxy_status` is the error type of RFC 9209 section 2.3, or `None` where no `Proxy-Status` is due. `retryable` says that another
+    attempt may help; whether one is *allowed* depends on what was already sent. `word` is the member's name in kebab-case.
+    """
+
+    status: int | None
+    proxy_status: str | None
+    retryable: bool
+    message: str
+    word: str
+
+    def __init__(self, status: int | None, proxy_status: str | None, retryable: bool, message: str) -> None:
+        self.status = status
+        self.proxy_status = proxy_status
+        self.retryable = retryable
+        self.message = message
+        self.word = self.name.lower().replace("_", "-")
+
+    # The exchange went through, or the gateway answered on purpose.
+    COMPLETED = (None, None, False, "Completed")
+    DASHBOARD = (None, None, False, "Answered by the gateway's own API")
+
+    # The client's doing: it left, it stalled, or it sent what two servers could read two ways.
+    CLIENT_CLOSED = (None, None, False, "Client closed the connection")
+    CLIENT_STALLED = (None, None, False, "Client stopped reading the response")
+    REQUEST_LINE_MALFORMED = (400, "http_request_error", False, "Malformed request line")
+    VERSION_NOT_SUPPORTED = (505, "http_request_error", False, "HTTP version not supported")
+    METHOD_NOT_SUPPORTED = (501, "http_request_error", False, "Method not supported")
+    TARGET_MALFORMED = (400, "http_request_error", False, "Malformed request target")
+    PATH_REFUSED = (400, "http_request_error", False, "Ambiguous or malformed path")
+    HEADER_MALFORMED = (400, "http_request_error", False, "Malformed header field")
+    HEADER_NAME_REFUSED = (400, "http_request_error", False, "Header name with an underscore refused")
+    BARE_LINE_BREAK = (400, "http_request_error", False, "Bare CR or LF")
+    FOLDED_HEADER = (400, "http_request_error", False, "Folded header line")
+    HOST_MISSING = (400, "http_request_error", False, "Host header missing")
+    HOST_MALFORMED = (400, "http_request_error", False, "Malformed or repeated Host header")
+    LENGTH_MALFORMED = (400, "http_request_error", False, "Malformed or repeated Content-Length")
+    FRAMING_AMBIGUOUS = (400, "http_request_error", False, "Content-Length together with Transfer-Encoding")
+    TRANSFER_CODING_REFUSED = (400, "http_request_error", False, "Transfer coding other than a single chunked")
+    CHUNK_MALFORMED = (400, "http_request_error", False, "Malformed chunk")
+    TRAILER_REFUSED = (400, "http_request_error", False, "Malformed or forbidden trailer field")
+    REQUEST_TIMEOUT = (408, "http_request_error", False, "Request took too long to arrive")
+    REQUEST_LINE_TOO_LONG = (414, "http_request_error", False, "Request line too long")
+    EXPECTATION_FAILED = (417, "http_request_error", False, "Expectation not supported")
+    MISDIRECTED = (421, "http_request_error", False, "Misdirected request")
+    HEADERS_TOO_LARGE = (431, "http_request_error", False, "Request header fields too large")
+    BODY_TOO_LARGE = (413, "http_request_error", False, "Request body too large")
+
+    # The gateway's own decisions.
+    NO_ROUTE = (404, "destination_not_found", False, "No route matched")
+    CONNECTION_LIMIT = (503, "connection_limit_reached", False, "Too many connections")
+    ADDRESS_REFUSED = (403, "http_request_denied", False, "Address not allowed")
+    SHUTTING_DOWN = (503, "destination_unavailable", False, "Gateway shutting down")
+    INTERNAL_ERROR = (500, "proxy_internal_error", False, "Internal server error")
+
+    # The backend's doing, or the way to it.
+    NO_BACKEND = (503, "destination_unavailable", False, "No healthy backends")
+    POOL_EXHAUSTED = (503, "connection_limit_reached", True, "All connections to the backend are in use")
+    CONNECT_REFUSED = (502, "connection_refused", True, "Backend refused the connection")
+    CONNECT_FAILED = (502, "destination_ip_unroutable", True, "Backend cannot be reached")
+    CONNECT_TIMEOUT = (504, "connection_timeout", True, "Connecting to the backend timed out")
+    DNS_ERROR = (502, "dns_error", True, "Backend name cannot be resolved")
+    BACKEND_CLOSED = (502, "connection_terminated", True, "Backend closed the connection")
+    BACKEND_STALLED = (504, "connection_write_timeout", True, "Backend stopped reading the request")
+    RESPONSE_TIMEOUT = (504, "http_response_timeout", True, "Backend did not answer in time")
+    RESPONSE_MALFORMED = (502, "http_protocol_error", True, "Backend sent a malformed response")
+    RESPONSE_HEADERS_TOO_LARGE = (502, "http_response_header_section_size", True, "Backend sent too large a response header")
+    RESPONSE_UPGRADE_REFUSED = (502, "http_upgrade_failed", False, "Backend changed the protocol unasked")
+    RESPONSE_INCOMPLETE = (502, "http_response_incomplete", False, "Backend broke off the response")
+    RESPONSE_IDLE = (504, "connection_read_timeout", False, "Backend stalled within the response")
+
+
+class ProtocolError(Exception):
+    """
+    A peer broke the protocol; `outcome` says how, `detail` names the offending part for the log, never for the peer.
+    """
+
+    def __init__(self, outcome: Outcome, detail: str = "") -> None:
+        super().__init__(outcome, detail)
+        self.outcome = outcome
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.outcome.message}: {self.detail}" if self.detail else self.outcome.message
+
+
+class DownstreamError(ProtocolError):
+    """
+    A client sent what is refused.
+    """
+
+
+class UpstreamError(ProtocolError):
+    """
+    A backend sent what is refused.
+    """
+
+
+class AssemblyError(Exception):
+    """
+    A checked configuration could not be made to run: an address in use, a file that vanished. The text says which and what to do.
+    """

@@ -1,0 +1,216 @@
+"""
+The parts of an HTTP message, in the one form that every room shares.
+
+A header section is a plain `list` of `Field`s in wire order, so that duplicates, order and letter case survive the gateway. The
+functions below are the only ones that need to know what a field looks like; names are always given in lower case.
+
+Hot path: see docs/hot-path.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+__all__ = [
+    "Field",
+    "LocalResponse",
+    "RequestHead",
+    "ResponseHead",
+    "get_all_fields",
+    "get_field",
+    "make_field",
+    "remove_fields",
+    "set_field",
+]
+
+
+class Field(NamedTuple):
+    """
+    One header or trailer field.
+
+    `line` is what goes on an HTTP/1 wire, without CRLF; `name` is in lower case; `value` is stripped of surrounding blanks.
+    """
+
+    name: bytes
+    value: bytes
+    line: bytes
+
+
+def make_field(name: bytes, value: bytes) -> Field:
+    """
+    Return the field `name: value`. The name keeps its letter case on the wire.
+    """
+    return Field(name.lower(), value, b"%b: %b" % (name, value))
+
+
+def get_field(fields: Iterable[Field], name: bytes) -> bytes | None:
+    """
+    Return the first value of `name` (lower case), or `None`.
+    """
+    for field in fields:
+        if field[0] == name:
+            return field[1]
+    return None
+
+
+def get_all_fields(fields: Iterable[Field], name: bytes) -> list[bytes]:
+    """
+    Return every value of `name` (lower case), in wire order.
+    """
+    return [field[1] for field in fields if field[0] == name]
+
+
+def set_field(fields: list[Field], name: bytes, value: bytes) -> None:
+    """
+    Replace every field called `name` (any case) by one with `value`, in place.
+    """
+    remove_fields(fields, name.lower())
+    fields.append(make_field(name, value))
+
+
+def remove_fields(fields: list[Field], name: bytes) -> None:
+    """
+    Remove every field called `name` (lower case), in place.
+    """
+    if any(field[0] == name for field in fields):
+        fields[:] = [field for field in fields if field[0] != name]
+
+
+class RequestHead:
+    """
+    What a client asked for, after the strict reading of RFC 9112 and the canonical form of its path.
+
+    `target` is what a backend is asked for (canonical path and untouched query); `path` and `query` are its two halves. `authority` is
+    the host as the client wrote it (port included), `host` the same in lower case without port and trailing dot, both empty for an
+    HTTP/1.0 request without one. `fields` holds the end-to-end fields only: framing, hop-by-hop and forwarding fields, `Host` and
+    `X-Request-Id` were taken out. `length` is the body's length in bytes, `-1` for a chunked body, `0` for none; `has_length` says that
+    the client declared it. `target_scheme` is the scheme of an absolute-form target, else empty. `client` is the resolved client address
+    as text, `client_packed` the same as 4 or 16 network-order bytes (an IPv4-mapped IPv6 address is given as IPv4). `wants_close` says that
+    the client asked for the connection to be closed, `accepts_trailers` that it named `trailers` in `TE`.
+    """
+
+    __slots__ = (
+        "accepts_trailers",
+        "authority",
+        "client",
+        "client_packed",
+        "expects_continue",
+        "fields",
+        "has_length",
+        "host",
+        "is_http10",
+        "keep_alive",
+        "length",
+        "method",
+        "path",
+        "query",
+        "raw_path",
+        "referer",
+        "request_id",
+        "target",
+        "target_scheme",
+        "user_agent",
+        "wants_close",
+    )
+
+    method: bytes
+    target: bytes
+    path: bytes
+    query: bytes
+    raw_path: bytes
+    authority: bytes
+    host: bytes
+    fields: list[Field]
+    length: int
+    is_http10: bool
+    has_length: bool
+    keep_alive: bool
+    wants_close: bool
+    expects_continue: bool
+    accepts_trailers: bool
+    target_scheme: bytes
+    client: bytes
+    client_packed: bytes
+    request_id: bytes
+    user_agent: bytes
+    referer: bytes
+
+    def __init__(self, method: bytes, target: bytes) -> None:
+        self.method = method
+        self.target = target
+        self.path = target
+        self.query = b""
+        self.raw_path = target
+        self.authority = b""
+        self.host = b""
+        self.fields = []
+        self.length = 0
+        self.is_http10 = False
+        self.has_length = False
+        self.keep_alive = True
+        self.wants_close = False
+        self.expects_continue = False
+        self.accepts_trailers = False
+        self.target_scheme = b""
+        self.client = b""
+        self.client_packed = b""
+        self.request_id = b""
+        self.user_agent = b""
+        self.referer = b""
+
+    def __repr__(self) -> str:
+        return f"<RequestHead {self.method!r} {self.host!r} {self.target!r}>"
+
+
+class ResponseHead:
+    """
+    What a backend, or the gateway itself, answers.
+
+    `status_line` is the HTTP/1.1 status line without CRLF. `fields` holds end-to-end fields only. `length` is the body's length in bytes,
+    `-1` for a chunked body, `-2` for one that ends with its connection, `0` for none; `declared_length` is the value of its
+    `Content-Length`, which a response without body (to HEAD, or 304) may have too, or `-3`. `keep_alive` and `wants_close` are about the
+    connection it came on.
+    """
+
+    __slots__ = ("declared_length", "fields", "has_date", "keep_alive", "length", "status", "status_line", "wants_close")
+
+    status: int
+    status_line: bytes
+    fields: list[Field]
+    length: int
+    declared_length: int
+    keep_alive: bool
+    wants_close: bool
+    has_date: bool
+
+    def __init__(self, status: int, status_line: bytes) -> None:
+        self.status = status
+        self.status_line = status_line
+        self.fields = []
+        self.length = 0
+        self.declared_length = -3
+        self.keep_alive = True
+        self.wants_close = False
+        self.has_date = False
+
+    def __repr__(self) -> str:
+        return f"<ResponseHead {self.status_line!r}>"
+
+
+class LocalResponse:
+    """
+    An answer the gateway makes itself, complete with its body.
+
+    `fields` need not name `Content-Length`, `Date` or `Connection`: whoever sends it adds them.
+    """
+
+    __slots__ = ("body", "fields", "status")
+
+    def __init__(self, status: int, fields: Iterable[Field] = (), body: bytes = b"") -> None:
+        self.status = status
+        self.fields = list(fields)
+        self.body = body
+
+    def __repr__(self) -> str:
+        return f"<LocalResponse {self.status} {len(self.body)} bytes>"

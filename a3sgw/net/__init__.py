@@ -1,0 +1,3 @@
+"""
+Sockets as reactor descriptors. Floor 3.
+"""

@@ -1,0 +1,3 @@
+"""
+Records of exchanges, and who reads them. Floor 2.
+"""

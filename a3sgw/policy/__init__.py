@@ -1,0 +1,3 @@
+"""
+Decisions as pure machines; the time is an argument. Floor 1.
+"""

@@ -1,0 +1,3 @@
+"""
+Rules: text to tree to predicate to table. Floor 1.
+"""

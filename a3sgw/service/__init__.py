@@ -1,0 +1,3 @@
+"""
+Backends and the choice among them. Floor 2.
+"""

@@ -1,0 +1,3 @@
+"""
+Protocols over bytes: no socket, no clock, no policy. Floor 1.
+"""
