@@ -1,0 +1,218 @@
+"""
+Show counts as a Prometheus page, text format 0.0.4.
+
+Everything here is a function of a snapshot, so it may run off the data path, in another thread or another process. Each family is derived
+from the same cells, which is why totals, classes and histograms cannot disagree. Names, where the original gateway had one, are its names.
+
+A status in a label is what the client was sent: `0` where it left before there was an answer. Why an exchange ended is told by
+`gateway_exchanges_total{outcome}`, for every answer that the gateway made itself as well.
+
+The lines are written here and not by prometheus_client, which takes 12 µs for each: a page of 5,000 histograms took 0.9 s, and takes a
+tenth of that now. Its collectors still tell about the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any, TypedDict
+
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
+
+__all__ = ["CONTENT_TYPE", "ControlGauges", "render"]
+
+CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+
+_CLASSES = ("2xx", "3xx", "4xx", "5xx")
+
+
+class ControlGauges(TypedDict):
+    """
+    What the control side adds to the page: the gateway's version, reloads since start by result (`success`, `failure`), and when the last
+    one succeeded (seconds of the epoch, `None` if none did yet).
+    """
+
+    version: str
+    reloads: dict[str, int]
+    last_reload: float | None
+
+
+def render(snapshot: Mapping[str, Any], extra: ControlGauges) -> bytes:
+    """
+    Return the page for `snapshot`, its series sorted by their labels.
+
+    `process_*` and `python_info` describe the process that renders. Costs about 15 µs for each route, method and status seen together: with
+    thousands of them, call it in a thread.
+    """
+    lines: list[str] = []
+    for part in (_totals, _named, _histograms, _backends, _doors):
+        lines.extend(part(snapshot))
+    lines.extend(_gateway(snapshot, extra))
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    return "".join(lines).encode("utf-8", "replace") + generate_latest(registry)
+
+
+# -- families -------------------------------------------------------------------------------------------------------------------------
+
+
+def _totals(snapshot: Mapping[str, Any]) -> Iterator[str]:
+    cells = [cell for row in snapshot["series"] for cell in row["cells"]]
+    text = "Requests, each counted once when it ended, whoever answered it."
+    yield from _family("gateway_requests_total", text, (), {(): _requests(cells)})
+    classes = {(name,): 0 for name in _CLASSES}
+    for _, status, counts, _, _ in cells:
+        if 200 <= status < 600:
+            classes[(_CLASSES[status // 100 - 2],)] += sum(counts)
+    yield from _family("gateway_responses_total", "Final responses sent, by class of their status.", ("status_class",), classes)
+    sent = sum(cell[4] for cell in cells)
+    yield from _family("gateway_response_bytes_total", "Bytes of response bodies sent to clients.", (), {(): sent})
+    text = "Exchanges by how they ended: completed, or why not."
+    yield from _family("gateway_exchanges_total", text, ("outcome",), _one_label(snapshot["outcomes"]))
+
+
+def _named(snapshot: Mapping[str, Any]) -> Iterator[str]:
+    for label in ("router", "service"):
+        requests: dict[str, int] = {}
+        errors: dict[str, int] = {}
+        seconds: dict[str, float] = {}
+        # Heirs too: their name is still in use, and its counts must not fall.
+        for row in snapshot["series"]:
+            name = row[label]
+            if name:
+                requests[name] = requests.get(name, 0) + _requests(row["cells"])
+                errors[name] = errors.get(name, 0) + _requests(cell for cell in row["cells"] if cell[1] >= 400)
+                seconds[name] = seconds.get(name, 0.0) + row["first_byte"][1]
+        yield from _family(f"gateway_{label}_requests_total", f"Requests that ended, by {label}.", (label,), _one_label(requests))
+        text = f"Requests answered with a status of 400 or more, by {label}."
+        yield from _family(f"gateway_{label}_errors_total", text, (label,), _one_label(errors))
+        if label == "router":
+            latency = _one_label({name: int(value * 1e6) for name, value in seconds.items()})
+            text = "Microseconds from requests to the first bytes of their answers, added up."
+            yield from _family("gateway_router_latency_microseconds_total", text, (label,), latency)
+
+
+def _histograms(snapshot: Mapping[str, Any]) -> Iterator[str]:
+    durations: dict[tuple[str, ...], Sequence[Any]] = {}
+    first_bytes: dict[tuple[str, ...], Sequence[Any]] = {}
+    upstream: dict[tuple[str, ...], Sequence[Any]] = {}
+    for row in snapshot["series"]:
+        router, service = row["router"], row["service"]
+        # Heirs of a router or service count for it, but the pair is gone. What had no route is one series for all entrypoints.
+        if row["is_live"] or router == "":
+            for method, status, counts, seconds, _ in row["cells"]:
+                _add(durations, (router, service, method, str(status)), (counts, seconds))
+        if router:
+            _add(first_bytes, (router,), row["first_byte"])
+        if service:
+            _add(upstream, (service,), row["upstream"])
+    bounds = [*map(repr, snapshot["buckets"]), "+Inf"]
+    text = "Time from the start of a request to the end of its answer; router and service are empty where there was no route."
+    yield from _histogram("gateway_request_duration_seconds", text, ("router", "service", "method", "status"), bounds, durations)
+    text = "Time from the start of a request to the first byte of its answer."
+    yield from _histogram("gateway_time_to_first_byte_seconds", text, ("router",), bounds, first_bytes)
+    text = "Time from having a connection to the backend to the first byte of its answer."
+    yield from _histogram("gateway_upstream_duration_seconds", text, ("service",), bounds, upstream)
+
+
+def _backends(snapshot: Mapping[str, Any]) -> Iterator[str]:
+    requests: dict[str, int] = {}
+    for _, url, count in snapshot["backends"]:
+        requests[url] = requests.get(url, 0) + count
+    text = "Requests by the last backend chosen for them."
+    yield from _family("gateway_backend_requests_total", text, ("backend",), _one_label(requests))
+    labels = ("service", "backend")
+    rows = {(row["service"], row["url"]): row for row in snapshot["gauges"]["backends"]}
+    up = {key: int(row["up"]) for key, row in rows.items()}
+    yield from _family("gateway_backend_up", "1 if the backend may be chosen.", labels, up, "gauge")
+    active = {key: row["active"] for key, row in rows.items()}
+    yield from _family("gateway_backend_active", "Exchanges in flight to the backend.", labels, active, "gauge")
+    states = {(*key, state): row[state] for key, row in rows.items() for state in ("idle", "leased")}
+    yield from _family("gateway_backend_connections", "Connections to the backend, by use.", (*labels, "state"), states, "gauge")
+    retries = _one_label(snapshot["gauges"]["retries"])
+    yield from _family("gateway_retries_total", "Further attempts after a failed one.", ("service",), retries)
+
+
+def _doors(snapshot: Mapping[str, Any]) -> Iterator[str]:
+    gauges = snapshot["gauges"]
+    active = {(): gauges["active_connections"]}
+    yield from _family("gateway_active_connections", "Open client connections on http entrypoints.", (), active, "gauge")
+    accepted = _one_label(gauges["accepted"])
+    yield from _family("gateway_connections_accepted_total", "Client connections accepted.", ("entrypoint",), accepted)
+    refused = {(entrypoint, reason): count for entrypoint, reason, count in gauges["refused"]}
+    yield from _family("gateway_connections_refused_total", "Client connections turned away.", ("entrypoint", "reason"), refused)
+    unrouted = {(row["entrypoint"],): _requests(row["cells"]) for row in snapshot["series"] if row["entrypoint"] is not None}
+    text = "Requests that no route took: nothing matched, or they were refused or answered before."
+    yield from _family("gateway_unrouted_requests_total", text, ("entrypoint",), unrouted)
+
+
+def _gateway(snapshot: Mapping[str, Any], extra: ControlGauges) -> Iterator[str]:
+    dropped = {(): snapshot["gauges"]["access_log_dropped"]}
+    yield from _family("gateway_access_log_dropped_lines_total", "Access log lines that were not written.", (), dropped)
+    reloads = _one_label({"success": 0, "failure": 0, **extra["reloads"]})
+    yield from _family("gateway_config_reloads_total", "Reloads of the configuration.", ("result",), reloads)
+    if extra["last_reload"] is not None:
+        text = "When a reload last succeeded, in seconds since 1970."
+        yield from _family("gateway_config_last_reload_timestamp_seconds", text, (), {(): extra["last_reload"]}, "gauge")
+    yield from _family("gateway_build_info", "Always 1; the label tells the version.", ("version",), {(extra["version"],): 1}, "gauge")
+
+
+# -- arithmetic -----------------------------------------------------------------------------------------------------------------------
+
+
+def _requests(cells: Iterable[Sequence[Any]]) -> int:
+    return sum(sum(cell[2]) for cell in cells)
+
+
+def _one_label(values: dict[str, Any]) -> dict[tuple[str, ...], Any]:
+    return {(name,): value for name, value in values.items()}
+
+
+def _add(spreads: dict[tuple[str, ...], Sequence[Any]], key: tuple[str, ...], spread: Sequence[Any]) -> None:
+    """
+    Add `spread`, counts and seconds, to the one under `key`.
+    """
+    mine = spreads.get(key)
+    if mine is not None:
+        spread = ([left + right for left, right in zip(mine[0], spread[0], strict=True)], mine[1] + spread[1])
+    spreads[key] = spread
+
+
+# -- lines ----------------------------------------------------------------------------------------------------------------------------
+
+
+def _family(name: str, text: str, labels: Sequence[str], values: Mapping[Any, Any], kind: str = "counter") -> Iterator[str]:
+    """
+    Write a counter or gauge from numbers by label values; nothing at all if there are none.
+    """
+    if values:
+        yield _heading(name, text, kind)
+        for key in sorted(values):
+            yield f"{name}{{{_labels(labels, key)}}} {values[key]!r}\n" if key else f"{name} {values[key]!r}\n"
+
+
+def _histogram(
+    name: str, text: str, labels: Sequence[str], bounds: Sequence[str], spreads: dict[tuple[str, ...], Sequence[Any]]
+) -> Iterator[str]:
+    if spreads:
+        yield _heading(name, text, "histogram")
+        for key in sorted(spreads):
+            counts, seconds = spreads[key]
+            names = _labels(labels, key)
+            reached = 0
+            for bound, reached in zip(bounds, accumulate(counts), strict=True):
+                yield f'{name}_bucket{{{names},le="{bound}"}} {reached}\n'
+            yield f"{name}_count{{{names}}} {reached}\n{name}_sum{{{names}}} {seconds!r}\n"
+
+
+def _heading(name: str, text: str, kind: str) -> str:
+    return f"# HELP {name} {text}\n# TYPE {name} {kind}\n"
+
+
+def _labels(names: Sequence[str], values: Sequence[str]) -> str:
+    return ",".join([f'{name}="{_escaped(value)}"' for name, value in zip(names, values, strict=True)])
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,0 +1,139 @@
+"""
+Counts as plain data: their shape, and how those of several carriers are added up.
+
+A snapshot is made of plain JSON values, so that it can cross a process border:
+
+- `buckets`: upper bounds of the histograms, in seconds.
+- `series`: rows of `{router, service, entrypoint, is_live, cells, first_byte, upstream}`. `cells` are rows `[method, status, counts,
+  seconds, bytes]`, the last two `[counts, seconds]`; counts are per bucket and not cumulative, with one more item than there are bounds.
+  What had no route has an empty router and service. A row that is not live counts what a reload took away, under the names still in use.
+- `backends`: rows `[service, url, requests]`.
+- `outcomes`: `Outcome.word` → exchanges.
+- `gauges`: `Gauges`.
+
+All but the gauges' levels only ever grow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypedDict
+
+__all__ = ["BackendGauge", "Gauges", "merge_snapshots"]
+
+_KEY = ("router", "service", "entrypoint", "is_live")
+
+
+class BackendGauge(TypedDict):
+    """
+    How one backend of one service stands now: may it be chosen, exchanges in flight, connections waiting and in use.
+    """
+
+    service: str
+    url: str
+    up: bool
+    active: int
+    idle: int
+    leased: int
+
+
+class Gauges(TypedDict):
+    """
+    What the carrier knows besides exchanges, given to each `Metrics.snapshot`.
+
+    `active_connections`: open client connections on http entrypoints. `accepted`: entrypoint → connections since start. `refused`: rows of
+    `[entrypoint, reason, connections since start]`. `retries`: service → further attempts since start. `access_log_dropped`: lines since
+    start. What counts "since start" must not go down.
+    """
+
+    active_connections: int
+    backends: list[BackendGauge]
+    accepted: dict[str, int]
+    refused: list[list[Any]]
+    retries: dict[str, int]
+    access_log_dropped: int
+
+
+def merge_snapshots(snapshots: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """
+    Add up the snapshots of several carriers, at least one. A backend is up if any of them may use it. None of them is changed.
+
+    Raises `ValueError` if they were counted by different buckets.
+    """
+    if not snapshots:
+        raise ValueError("no snapshots to merge: expected one per carrier")
+    buckets = snapshots[0]["buckets"]
+    if any(snapshot["buckets"] != buckets for snapshot in snapshots):
+        given = [snapshot["buckets"] for snapshot in snapshots]
+        raise ValueError(f"carriers count by different buckets, {given!r}: ask again when all have taken the new configuration")
+    series = _grouped((row for snapshot in snapshots for row in snapshot["series"]), _series_key)
+    backends = _grouped((row for snapshot in snapshots for row in snapshot["backends"]), lambda row: tuple(row[:2]))
+    return {
+        "buckets": list(buckets),
+        "series": [_merged_series(rows) for rows in series.values()],
+        "backends": [[*key, sum(row[2] for row in rows)] for key, rows in backends.items()],
+        "outcomes": _summed(snapshot["outcomes"] for snapshot in snapshots),
+        "gauges": _merged_gauges([snapshot["gauges"] for snapshot in snapshots]),
+    }
+
+
+def _series_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[part] for part in _KEY)
+
+
+def _grouped(rows: Iterable[Any], key: Callable[[Any], Any]) -> dict[Any, list[Any]]:
+    groups: dict[Any, list[Any]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return groups
+
+
+def _summed(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for part in counts:
+        for name, count in part.items():
+            total[name] = total.get(name, 0) + count
+    return total
+
+
+def _merged_spread(rows: Sequence[Sequence[Any]]) -> list[Any]:
+    """
+    Add up rows whose first two items are counts and seconds.
+    """
+    return [[sum(column) for column in zip(*(row[0] for row in rows), strict=True)], math.fsum(row[1] for row in rows)]
+
+
+def _merged_series(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    cells = _grouped((cell for row in rows for cell in row["cells"]), lambda cell: (cell[0], cell[1]))
+    return {
+        **{part: rows[0][part] for part in _KEY},
+        "cells": [
+            [*pair, *_merged_spread([cell[2:] for cell in same]), sum(cell[4] for cell in same)] for pair, same in cells.items()
+        ],
+        "first_byte": _merged_spread([row["first_byte"] for row in rows]),
+        "upstream": _merged_spread([row["upstream"] for row in rows]),
+    }
+
+
+def _merged_gauges(parts: Sequence[Gauges]) -> Gauges:
+    backends = _grouped((row for part in parts for row in part["backends"]), lambda row: (row["service"], row["url"]))
+    refused = _grouped((row for part in parts for row in part["refused"]), lambda row: tuple(row[:2]))
+    return {
+        "active_connections": sum(part["active_connections"] for part in parts),
+        "backends": [
+            {
+                "service": service,
+                "url": url,
+                "up": any(row["up"] for row in rows),
+                "active": sum(row["active"] for row in rows),
+                "idle": sum(row["idle"] for row in rows),
+                "leased": sum(row["leased"] for row in rows),
+            }
+            for (service, url), rows in backends.items()
+        ],
+        "accepted": _summed(part["accepted"] for part in parts),
+        "refused": [[*key, sum(row[2] for row in rows)] for key, rows in refused.items()],
+        "retries": _summed(part["retries"] for part in parts),
+        "access_log_dropped": sum(part["access_log_dropped"] for part in parts),
+    }

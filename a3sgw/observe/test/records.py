@@ -1,0 +1,86 @@
+"""
+Records of exchanges, as the data path would have filled them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from a3sgw.errors import Outcome
+from a3sgw.message import RequestHead
+from a3sgw.observe.record import Record
+
+
+@attrs.define
+class Entrypoint:
+    """
+    What observers read of an entrypoint.
+    """
+
+    name: str
+    series: Any = None
+
+
+@attrs.define
+class Route:
+    """
+    What observers read of a route.
+    """
+
+    name: str
+    service_name: str
+    series: Any = None
+
+
+@attrs.define
+class Backend:
+    """
+    What observers read of a backend.
+    """
+
+    url: str
+    series: Any = None
+
+
+def make_head(method: bytes = b"GET", raw_path: bytes = b"/cart/7", **slots: bytes) -> RequestHead:
+    """
+    Return the head of a usual request; `slots` override its parts.
+    """
+    head = RequestHead(method, raw_path)
+    head.authority = b"shop.test"
+    head.client = b"192.0.2.44"
+    head.user_agent = b"demo/1"
+    head.referer = b"http://shop.test/"
+    head.request_id = b"00ff"
+    for name, value in slots.items():
+        setattr(head, name, value)
+    return head
+
+
+def make_record(**slots: Any) -> Record:
+    """
+    Return the record of a request that took 250 ms, 200 of them at its backend, and went well; `slots` override its parts.
+    """
+    record = Record()
+    record.entrypoint = Entrypoint("public")
+    record.peer = b"198.51.100.9"
+    record.protocol = b"HTTP/1.1"
+    record.scheme = b"https"
+    record.head = make_head()
+    record.route = None
+    record.backend = None
+    record.attempts = 0
+    record.status = 200
+    record.upstream_status = 0
+    record.bytes_received = 0
+    record.bytes_sent = 0
+    record.started = 1000.0
+    record.leased = 1000.015625
+    record.first_byte = 1000.21875
+    record.ended = 1000.25
+    record.outcome = Outcome.COMPLETED
+    for name, value in slots.items():
+        setattr(record, name, value)
+    return record

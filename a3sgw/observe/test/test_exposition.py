@@ -1,0 +1,258 @@
+"""
+Tests for `a3sgw.observe.exposition`.
+"""
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+from twisted.trial.unittest import SynchronousTestCase
+
+from a3sgw.errors import Outcome
+from a3sgw.observe.exposition import ControlGauges, render
+from a3sgw.observe.metrics import Metrics
+from a3sgw.observe.snapshot import Gauges, merge_snapshots
+from a3sgw.observe.test.records import Backend, Entrypoint, Route, make_head, make_record
+
+CONTROL: ControlGauges = {"version": "1.2.3", "reloads": {"success": 2}, "last_reload": 1893456000.5}
+
+GAUGES: Gauges = {
+    "active_connections": 3,
+    "backends": [
+        {"service": "carts", "url": "http://b", "up": False, "active": 0, "idle": 0, "leased": 0},
+        {"service": "carts", "url": "http://a", "up": True, "active": 2, "idle": 4, "leased": 1},
+    ],
+    "accepted": {"public": 9},
+    "refused": [["public", "limit", 2], ["public", "address", 1]],
+    "retries": {"carts": 5},
+    "access_log_dropped": 6,
+}
+
+
+def samples_of(page):
+    """
+    Read a page with Prometheus' own parser: sample name and labels → value. Fails on a repeated sample.
+    """
+    samples = {}
+    for family in text_string_to_metric_families(page.decode("utf-8")):
+        for sample in family.samples:
+            key = (sample.name, tuple(sorted(sample.labels.items())))
+            assert key not in samples, f"{key} stands twice on the page"
+            samples[key] = sample.value
+    return samples
+
+
+class RenderTests(SynchronousTestCase):
+    """
+    Tests for `render`.
+    """
+
+    def setUp(self):
+        self.metrics = Metrics((0.1, 1.0))
+        self.routes = {
+            (router, service): Route(router, service, self.metrics.route_series(router, service))
+            for router, service in (("shop", "carts"), ("admin", "carts"))
+        }
+        self.entrypoint = Entrypoint("public", self.metrics.entrypoint_series("public"))
+        self.backend = Backend("http://a", self.metrics.backend_series("carts", "http://a"))
+
+    def count(self, *names, **slots):
+        route = self.routes[names] if names else None
+        self.metrics.exchange_ended(make_record(**{"route": route, "entrypoint": self.entrypoint, **slots}))
+
+    def page(self, gauges=GAUGES, control=CONTROL):
+        return render(merge_snapshots([self.metrics.snapshot(gauges)]), control)
+
+    def assert_samples(self, expected):
+        samples = samples_of(self.page())
+        for name, labels, value in expected:
+            self.assertEqual(samples.get((name, tuple(sorted(labels.items())))), value, f"{name} {labels}")
+
+    def test_totals(self):
+        """
+        Every request is counted exactly once with its final status, whoever answered it.
+        """
+        self.count("shop", "carts", status=200, bytes_sent=100)
+        self.count("shop", "carts", status=429, outcome=Outcome.COMPLETED, bytes_sent=5)
+        self.count("admin", "carts", status=502, outcome=Outcome.CONNECT_REFUSED)
+        self.count("admin", "carts", status=101)
+        self.count(status=404, outcome=Outcome.NO_ROUTE)
+        self.count(status=0, head=None, outcome=Outcome.CLIENT_CLOSED)
+        self.assert_samples(
+            [
+                ("gateway_requests_total", {}, 6),
+                ("gateway_responses_total", {"status_class": "2xx"}, 1),
+                ("gateway_responses_total", {"status_class": "3xx"}, 0),
+                ("gateway_responses_total", {"status_class": "4xx"}, 2),
+                ("gateway_responses_total", {"status_class": "5xx"}, 1),
+                ("gateway_response_bytes_total", {}, 105),
+                ("gateway_router_requests_total", {"router": "shop"}, 2),
+                ("gateway_router_requests_total", {"router": "admin"}, 2),
+                ("gateway_service_requests_total", {"service": "carts"}, 4),
+                ("gateway_router_errors_total", {"router": "shop"}, 1),
+                ("gateway_router_errors_total", {"router": "admin"}, 1),
+                ("gateway_service_errors_total", {"service": "carts"}, 2),
+                ("gateway_unrouted_requests_total", {"entrypoint": "public"}, 2),
+                ("gateway_exchanges_total", {"outcome": "completed"}, 3),
+                ("gateway_exchanges_total", {"outcome": "connect-refused"}, 1),
+                ("gateway_exchanges_total", {"outcome": "no-route"}, 1),
+                ("gateway_exchanges_total", {"outcome": "client-closed"}, 1),
+                ("gateway_exchanges_total", {"outcome": "dns-error"}, 0),
+            ]
+        )
+
+    def test_histograms(self):
+        """
+        Durations are cumulative histograms in seconds.
+        """
+        self.count("shop", "carts")
+        self.count("shop", "carts", ended=1000.0625, first_byte=1000.03125)
+        labels = {"router": "shop", "service": "carts", "method": "GET", "status": "200"}
+        name = "gateway_request_duration_seconds"
+        self.assert_samples(
+            [
+                (f"{name}_bucket", {**labels, "le": "0.1"}, 1),
+                (f"{name}_bucket", {**labels, "le": "1.0"}, 2),
+                (f"{name}_bucket", {**labels, "le": "+Inf"}, 2),
+                (f"{name}_count", labels, 2),
+                (f"{name}_sum", labels, 0.3125),
+                ("gateway_time_to_first_byte_seconds_count", {"router": "shop"}, 2),
+                ("gateway_time_to_first_byte_seconds_sum", {"router": "shop"}, 0.25),
+                ("gateway_upstream_duration_seconds_bucket", {"service": "carts", "le": "0.1"}, 1),
+                ("gateway_upstream_duration_seconds_sum", {"service": "carts"}, 0.21875),
+                ("gateway_router_latency_microseconds_total", {"router": "shop"}, 250000),
+            ]
+        )
+
+    def test_no_route(self):
+        """
+        Requests without a route have a histogram of their own, for all entrypoints together.
+        """
+        self.count(status=404)
+        self.count(status=404, entrypoint=Entrypoint("private", self.metrics.entrypoint_series("private")))
+        labels = {"router": "", "service": "", "method": "GET", "status": "404"}
+        self.assert_samples([("gateway_request_duration_seconds_count", labels, 2)])
+
+    def test_backends(self):
+        """
+        Each backend has its requests, state and connections.
+        """
+        self.count("shop", "carts", backend=self.backend)
+        a = {"service": "carts", "backend": "http://a"}
+        b = {"service": "carts", "backend": "http://b"}
+        self.assert_samples(
+            [
+                ("gateway_backend_requests_total", {"backend": "http://a"}, 1),
+                ("gateway_backend_up", a, 1),
+                ("gateway_backend_up", b, 0),
+                ("gateway_backend_active", a, 2),
+                ("gateway_backend_connections", {**a, "state": "idle"}, 4),
+                ("gateway_backend_connections", {**a, "state": "leased"}, 1),
+                ("gateway_retries_total", {"service": "carts"}, 5),
+            ]
+        )
+
+    def test_gateway(self):
+        """
+        The page tells about connections, reloads, the log, the version and the process.
+        """
+        self.assert_samples(
+            [
+                ("gateway_active_connections", {}, 3),
+                ("gateway_connections_accepted_total", {"entrypoint": "public"}, 9),
+                ("gateway_connections_refused_total", {"entrypoint": "public", "reason": "limit"}, 2),
+                ("gateway_access_log_dropped_lines_total", {}, 6),
+                ("gateway_config_reloads_total", {"result": "success"}, 2),
+                ("gateway_config_reloads_total", {"result": "failure"}, 0),
+                ("gateway_config_last_reload_timestamp_seconds", {}, 1893456000.5),
+                ("gateway_build_info", {"version": "1.2.3"}, 1),
+            ]
+        )
+        self.assertIn("python_info", {name for name, _ in samples_of(self.page())})
+
+    def test_kinds(self):
+        """
+        Counters are counters and levels are gauges, so that Prometheus can tell a fall from a restart.
+        """
+        self.count("shop", "carts")
+        kinds = {family.name: family.type for family in text_string_to_metric_families(self.page().decode())}
+        self.assertEqual(kinds["gateway_requests"], "counter")
+        self.assertEqual(kinds["gateway_router_latency_microseconds"], "counter")
+        self.assertEqual(kinds["gateway_backend_up"], "gauge")
+        self.assertEqual(kinds["gateway_active_connections"], "gauge")
+        self.assertEqual(kinds["gateway_request_duration_seconds"], "histogram")
+
+    def test_empty_families(self):
+        """
+        Without routers, services and backends their families are left out, and a page is still a page.
+        """
+        empty: Gauges = {"active_connections": 0, "backends": [], "accepted": {}, "refused": [], "retries": {}, "access_log_dropped": 0}
+        page = render(Metrics((1.0,)).snapshot(empty), {"version": "1", "reloads": {}, "last_reload": None})
+        names = {name for name, _ in samples_of(page)}
+        self.assertIn("gateway_requests_total", names)
+        for part in ("router", "service", "backend", "last_reload"):
+            self.assertFalse([name for name in names if part in name], part)
+
+    def test_sorted(self):
+        """
+        Series come in the same order on every page.
+        """
+        for names in (("shop", "carts"), ("admin", "carts")):
+            self.count(*names, head=make_head(b"PUT"))
+            self.count(*names)
+        lines = [line for line in self.page().decode().splitlines() if line.startswith("gateway_request_duration_seconds_count")]
+        self.assertEqual(len(lines), 4)
+        self.assertEqual(lines, sorted(lines))
+        self.assertLess(self.page().index(b'backend="http://a"'), self.page().index(b'backend="http://b"'))
+
+    def test_removed_router(self):
+        """
+        A removed router leaves the page after a reload; totals and its service's counts stay.
+        """
+        self.count("shop", "carts")
+        self.count("admin", "carts")
+        self.metrics.retain({("admin", "carts")}, {("carts", "http://a")}, {"public"})
+        self.assertNotIn(b'"shop"', self.page())
+        self.assert_samples(
+            [
+                ("gateway_requests_total", {}, 2),
+                ("gateway_responses_total", {"status_class": "2xx"}, 2),
+                ("gateway_service_requests_total", {"service": "carts"}, 2),
+                ("gateway_upstream_duration_seconds_count", {"service": "carts"}, 2),
+                ("gateway_router_requests_total", {"router": "admin"}, 1),
+            ]
+        )
+
+    def test_removed_entrypoint(self):
+        """
+        A removed entrypoint takes its own count along, but not that of all requests without a route.
+        """
+        self.count(status=404)
+        self.metrics.retain(set(self.routes), set(), set())
+        self.assertNotIn(b'entrypoint="public"} 1', self.page())
+        labels = {"router": "", "service": "", "method": "GET", "status": "404"}
+        self.assert_samples([("gateway_requests_total", {}, 1), ("gateway_request_duration_seconds_count", labels, 1)])
+
+    def test_router_moves(self):
+        """
+        A router that now names another service leaves its old pair's histogram behind, and keeps its own.
+        """
+        self.count("shop", "carts")
+        self.metrics.route_series("shop", "users")
+        self.metrics.retain({("shop", "users"), ("admin", "carts")}, set(), {"public"})
+        pairs = {name for name, _ in samples_of(self.page()) if name.startswith("gateway_request_duration")}
+        self.assertEqual(pairs, set())
+        self.assert_samples([("gateway_time_to_first_byte_seconds_count", {"router": "shop"}, 1)])
+
+    @settings(deadline=None, max_examples=200, derandomize=True)
+    @example('back\\slash "quote"\nbreak\\n')
+    @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+    def test_labels(self, name):
+        """
+        Any name can be a label's value: quotes, backslashes and line breaks are escaped.
+        """
+        metrics = Metrics((1.0,))
+        metrics.exchange_ended(make_record(route=Route(name, name, metrics.route_series(name, name))))
+        samples = samples_of(render(metrics.snapshot(GAUGES), CONTROL))
+        self.assertEqual(samples["gateway_router_requests_total", (("router", name),)], 1)
+        labels = (("le", "+Inf"), ("method", "GET"), ("router", name), ("service", name), ("status", "200"))
+        self.assertEqual(samples["gateway_request_duration_seconds_bucket", labels], 1)

@@ -1,0 +1,118 @@
+"""
+Tests for `a3sgw.observe.snapshot`.
+"""
+
+import copy
+import json
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from a3sgw.errors import Outcome
+from a3sgw.observe.metrics import Metrics
+from a3sgw.observe.snapshot import merge_snapshots
+from a3sgw.observe.test.records import Backend, Route, make_record
+
+
+def make_snapshot(statuses, buckets=(0.1, 1.0), **gauges):
+    """
+    Return a carrier's snapshot after exchanges with these statuses on one route.
+    """
+    metrics = Metrics(buckets)
+    route = Route("shop", "carts", metrics.route_series("shop", "carts"))
+    backend = Backend("http://a", metrics.backend_series("carts", "http://a"))
+    for status in statuses:
+        metrics.exchange_ended(make_record(route=route, backend=backend, status=status, bytes_sent=10, outcome=Outcome.COMPLETED))
+    everything: Any = {"active_connections": 0, "backends": [], "accepted": {}, "refused": [], "retries": {}, "access_log_dropped": 0}
+    everything.update(gauges)
+    return metrics.snapshot(everything)
+
+
+def make_backend(**levels):
+    return {"service": "carts", "url": "http://a", "up": False, "active": 0, "idle": 0, "leased": 0, **levels}
+
+
+class MergeSnapshotsTests(SynchronousTestCase):
+    """
+    Tests for `merge_snapshots`.
+    """
+
+    def test_counts(self):
+        """
+        The counts of several carriers add up, those that only one of them has included.
+        """
+        merged = merge_snapshots([make_snapshot([200, 200]), make_snapshot([200, 404])])
+        [row] = merged["series"]
+        self.assertEqual(row["cells"], [["GET", 200, [0, 3, 0], 0.75, 30], ["GET", 404, [0, 1, 0], 0.25, 10]])
+        self.assertEqual(row["first_byte"], [[0, 4, 0], 4 * 0.21875])
+        self.assertEqual(merged["backends"], [["carts", "http://a", 4]])
+        self.assertEqual(merged["outcomes"]["completed"], 4)
+
+    def test_one(self):
+        """
+        A single snapshot comes out as it went in, also after crossing a process border.
+        """
+        gauges = {"backends": [make_backend(up=True, active=2)], "refused": [["public", "limit", 3]], "accepted": {"public": 5}}
+        snapshot = make_snapshot([200], **gauges)
+        self.assertEqual(merge_snapshots([snapshot]), snapshot)
+        self.assertEqual(merge_snapshots([json.loads(json.dumps(snapshot))]), snapshot)
+
+    def test_gauges(self):
+        """
+        Gauges add up, but a backend is up as soon as one carrier may use it.
+        """
+        merged = merge_snapshots(
+            [
+                make_snapshot(
+                    [],
+                    active_connections=2,
+                    backends=[make_backend(up=True, active=1, idle=2, leased=3)],
+                    accepted={"public": 5},
+                    refused=[["public", "limit", 1]],
+                    retries={"carts": 2},
+                    access_log_dropped=1,
+                ),
+                make_snapshot(
+                    [],
+                    active_connections=3,
+                    backends=[make_backend(active=10, idle=20, leased=30), make_backend(url="http://b")],
+                    accepted={"public": 1, "private": 1},
+                    refused=[["public", "limit", 1], ["public", "address", 1]],
+                    retries={"carts": 1},
+                    access_log_dropped=4,
+                ),
+            ]
+        )
+        self.assertEqual(
+            merged["gauges"],
+            {
+                "active_connections": 5,
+                "backends": [make_backend(up=True, active=11, idle=22, leased=33), make_backend(url="http://b")],
+                "accepted": {"public": 6, "private": 1},
+                "refused": [["public", "limit", 2], ["public", "address", 1]],
+                "retries": {"carts": 3},
+                "access_log_dropped": 5,
+            },
+        )
+
+    def test_inputs_stay(self):
+        """
+        Merging changes none of the snapshots, so that one can be kept for a carrier that died.
+        """
+        snapshots = [make_snapshot([200]), make_snapshot([200])]
+        before = copy.deepcopy(snapshots)
+        merge_snapshots([merge_snapshots(snapshots), snapshots[0]])
+        self.assertEqual(snapshots, before)
+
+    def test_different_buckets(self):
+        """
+        Counts sorted by different buckets are not added up into nonsense.
+        """
+        error = self.assertRaises(ValueError, merge_snapshots, [make_snapshot([]), make_snapshot([], buckets=(0.5,))])
+        self.assertIn("[[0.1, 1.0], [0.5]]", str(error))
+
+    def test_none(self):
+        """
+        There is always at least one carrier.
+        """
+        self.assertRaises(ValueError, merge_snapshots, [])
