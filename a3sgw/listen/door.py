@@ -1,0 +1,290 @@
+"""
+A listening socket and the connections that came through it.
+
+A door outlives generations: a reload that keeps its address keeps its socket, and only hands it another `Entrypoint` to serve. Whoever is
+turned away at the door is told why in as few bytes as possible, and counted.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+from twisted.logger import Logger
+
+from a3sgw.address import AddressSet, pack_address
+from a3sgw.errors import AssemblyError, Outcome
+from a3sgw.net.deadline import Deadlines
+from a3sgw.net.reactor import FlushQueue
+from a3sgw.net.stream import Stream
+from a3sgw.proxy.entrypoint import Entrypoint
+from a3sgw.proxy.exchange import refusal
+from a3sgw.proxy.http1_server import Http1Server
+from a3sgw.wire.http1 import field_block, status_line
+
+__all__ = ["Door", "DoorTally", "Gates", "bind"]
+
+_BACKLOG: Final = 4096
+_ACCEPTS_PER_EVENT: Final = 64
+_OUT_OF_RESOURCES: Final = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+
+
+def bind(name: str, host: str, port: int) -> socket.socket:
+    """
+    Return a listening socket; an empty `host` is every address of the machine, IPv6 and IPv4.
+
+    Raises `AssemblyError` with the entrypoint, the address and the reason.
+    """
+    shown = f"{f'[{host}]' if ':' in host else host}:{port}"
+    try:
+        if host:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            # IPv4 first where a name has both: that is what `localhost:8080` is expected to answer on.
+            family, _, _, _, address = min(found, key=lambda row: row[0] != socket.AF_INET)
+        else:
+            family, address = (socket.AF_INET6, ("::", port)) if socket.has_dualstack_ipv6() else (socket.AF_INET, ("0.0.0.0", port))
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    except OSError as error:
+        raise AssemblyError(f'entrypoint "{name}" cannot listen on {shown}: {error.strerror}') from error
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1 if host else 0)
+        sock.bind(address)
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        remedy = "; stop the process that uses it, or choose another port" if error.errno == errno.EADDRINUSE else ""
+        raise AssemblyError(f'entrypoint "{name}" cannot listen on {shown}: {error.strerror}{remedy}') from error
+    return sock
+
+
+@attrs.frozen(slots=True)
+class Gates:
+    """
+    Who may come in: `allowed` addresses (`None` is everybody) and how many connections at a time (`None` is any number).
+    """
+
+    allowed: AddressSet | None = None
+    max_connections: int | None = None
+
+
+class DoorTally:
+    """
+    Connections since start, per entrypoint: accepted, and turned away by reason. It outlives doors.
+    """
+
+    def __init__(self) -> None:
+        self.accepted: dict[str, int] = {}
+        self.refused: dict[tuple[str, str], int] = {}
+
+    def count_refused(self, entrypoint: str, outcome: Outcome) -> None:
+        """
+        Count one connection turned away.
+        """
+        key = (entrypoint, outcome.word)
+        self.refused[key] = self.refused.get(key, 0) + 1
+
+
+def _goodbye(outcome: Outcome) -> bytes:
+    response = refusal(outcome, b"")
+    return b"%b\r\n%bContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (
+        status_line(response.status),
+        field_block(response.fields),
+        len(response.body),
+        response.body,
+    )
+
+
+_GOODBYES: Final = {outcome: _goodbye(outcome) for outcome in (Outcome.ADDRESS_REFUSED, Outcome.CONNECTION_LIMIT)}
+
+
+class Door:
+    """
+    One listening socket, as a reactor descriptor.
+
+    `entrypoint` and `gates` are what holds now; `connections` are those that are open. `is_draining` says that connections end with their
+    exchange. `idle` is called whenever the last connection of a draining door has ended.
+    """
+
+    RETRY_SECONDS: Final = 0.5
+    _log = Logger()
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        address: tuple[str, int],
+        entrypoint: Entrypoint,
+        gates: Gates,
+        tally: DoorTally,
+        reactor: Any,
+        flushes: FlushQueue,
+        deadlines: Deadlines,
+    ) -> None:
+        self._socket: socket.socket | None = sock
+        self.address = address
+        self.port: int = sock.getsockname()[1]
+        self.entrypoint = entrypoint
+        self.gates = gates
+        self.connections: set[Http1Server] = set()
+        self.is_draining = False
+        self.idle: Callable[[], None] | None = None
+        self._local_port = b"%d" % self.port
+        self._tally = tally
+        self._reactor = reactor
+        self._flushes = flushes
+        self._deadlines = deadlines
+        self._is_reading = False
+        self._pause: Any = None
+
+    def __repr__(self) -> str:
+        return f"<Door {self.entrypoint.name} on port {self.port}, {len(self.connections)} connections>"
+
+    def open(self) -> None:
+        """
+        Begin to accept.
+        """
+        if self._socket is not None and not self._is_reading:
+            self._is_reading = True
+            self._reactor.addReader(self)
+
+    def close(self) -> None:
+        """
+        Stop listening. Connections go on.
+        """
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        sock = self._socket
+        if sock is not None:
+            if self._is_reading:
+                self._reactor.removeReader(self)
+            self._socket = None
+            sock.close()
+
+    def drain(self) -> None:
+        """
+        Stop listening, and end each connection when its exchange has ended.
+        """
+        # What the kernel has accepted for us is not dropped.
+        for _ in range(_BACKLOG // _ACCEPTS_PER_EVENT):
+            self.doRead()
+        self.is_draining = True
+        self.close()
+        for connection in list(self.connections):
+            connection.drain()
+        self._flushes.run()
+
+    def abort(self) -> int:
+        """
+        Break off every connection that is left; return how many exchanges that cost.
+        """
+        connections = list(self.connections)
+        busy = sum(connection.exchange is not None for connection in connections)
+        for connection in connections:
+            connection.stop()
+        self._flushes.run()
+        return busy
+
+    def connection_ended(self, connection: Http1Server) -> None:
+        """
+        A connection is gone.
+        """
+        self.connections.discard(connection)
+        if self.is_draining and not self.connections and self.idle is not None:
+            self.idle()
+
+    # -- accepting
+
+    def doRead(self) -> None:
+        """
+        The reactor says there are connections to accept.
+        """
+        for _ in range(_ACCEPTS_PER_EVENT):
+            listening = self._socket
+            if listening is None:
+                return
+            try:
+                sock, address = listening.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._accept_failed(error)
+                return
+            try:
+                self._admit(sock, address)
+            except Exception:
+                self._log.failure("a connection from {address} could not be taken", address=address)
+                sock.close()
+
+    def _accept_failed(self, error: OSError) -> None:
+        if error.errno not in _OUT_OF_RESOURCES:
+            self._log.warn("accepting on entrypoint {name} failed: {reason}", name=self.entrypoint.name, reason=error.strerror)
+            return
+        # The connection stays in the backlog and the descriptor readable: without a pause this would be a busy loop.
+        self._log.error(
+            "entrypoint {name} cannot accept: {reason}; raise the limit of open files", name=self.entrypoint.name, reason=error.strerror
+        )
+        self._is_reading = False
+        self._reactor.removeReader(self)
+        self._pause = self._reactor.callLater(self.RETRY_SECONDS, self._resume)
+
+    def _resume(self) -> None:
+        self._pause = None
+        self.open()
+
+    def _admit(self, sock: socket.socket, address: Any) -> None:
+        text = address[0].partition("%")[0]
+        packed = pack_address(text)
+        if len(packed) == 4 and ":" in text:
+            text = socket.inet_ntop(socket.AF_INET, packed)
+        name = self.entrypoint.name
+        tally = self._tally
+        gates = self.gates
+        tally.accepted[name] = tally.accepted.get(name, 0) + 1
+        if gates.allowed is not None and not gates.allowed.contains(packed):
+            self._turn_away(sock, Outcome.ADDRESS_REFUSED)
+        elif gates.max_connections is not None and len(self.connections) >= gates.max_connections:
+            self._turn_away(sock, Outcome.CONNECTION_LIMIT)
+        else:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            stream = Stream(sock, self._reactor, self._flushes, self._deadlines)
+            connection = Http1Server(stream, self, text.encode("ascii"), packed, b"http", self._local_port)
+            stream.receiver = connection
+            self.connections.add(connection)
+            stream.start()
+
+    def _turn_away(self, sock: socket.socket, outcome: Outcome) -> None:
+        self._tally.count_refused(self.entrypoint.name, outcome)
+        sock.setblocking(False)
+        try:
+            sock.send(_GOODBYES[outcome])
+            sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+        sock.close()
+
+    # -- what the reactor calls
+
+    def connectionLost(self, reason: Any) -> None:
+        """
+        The reactor gave the descriptor up.
+        """
+        self._is_reading = False
+        self.close()
+
+    def fileno(self) -> int:
+        """
+        Return the descriptor, or -1 when closed.
+        """
+        return self._socket.fileno() if self._socket is not None else -1
+
+    def logPrefix(self) -> str:
+        """
+        Twisted asks for this when it logs.
+        """
+        return "door"

@@ -1,0 +1,130 @@
+"""
+Tell the backend who is really asking.
+
+A client's word about its own address counts only if its peer is a trusted proxy; from anybody else the forwarding fields are dropped
+and replaced by what the gateway itself knows. For most connections all of that is the same for every request, so it is formatted once
+per connection.
+
+Hot path: see docs/hot-path.md.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Sequence
+from typing import Final
+
+from a3sgw.address import AddressSet, pack_address
+from a3sgw.message import Field, get_field
+
+__all__ = ["Forwarding", "forwarded_addresses", "resolve_forwarding"]
+
+PSEUDONYM: Final = b"a3s-gateway"
+_SERVER_NAME: Final = re.sub(rb"[^A-Za-z0-9.-]", b"-", socket.gethostname().encode("ascii", "replace")) or b"localhost"
+_FORWARDED_FOR: Final = re.compile(rb'(?:^|[;,\s])for=(?:"([^"]*)"|([^;,\s"]*))', re.IGNORECASE)
+_SAFE_HOST: Final = re.compile(rb"[A-Za-z0-9_.:\[\]-]{1,255}")
+
+
+class Forwarding:
+    """
+    What is said to backends about where a request came from.
+
+    `client` is the resolved client address as text, `client_packed` the same packed (see `a3sgw.address`). `block` holds the finished
+    header lines, joined by CRLF, all but `X-Forwarded-Host`: `host` is what that says, or `None` for the request's own authority.
+    """
+
+    __slots__ = ("block", "client", "client_packed", "host", "is_forwarded")
+
+    def __init__(
+        self,
+        client: bytes,
+        client_packed: bytes,
+        chain: bytes,
+        proto: bytes,
+        port: bytes,
+        extra: Sequence[Field] = (),
+        host: bytes | None = None,
+        *,
+        is_forwarded: bool = False,
+    ) -> None:
+        self.client = client
+        self.client_packed = client_packed
+        self.host = host
+        self.is_forwarded = is_forwarded
+        self.block = b"\r\n".join(
+            [
+                b"X-Forwarded-For: " + chain,
+                b"X-Forwarded-Proto: " + proto,
+                b"X-Forwarded-Port: " + port,
+                b"X-Forwarded-Server: " + _SERVER_NAME,
+                b"X-Real-Ip: " + client,
+                *[field.line for field in extra],
+                b"Via: 1.1 " + PSEUDONYM,
+            ]
+        )
+
+
+def forwarded_addresses(fields: Sequence[Field]) -> list[bytes]:
+    """
+    Return the addresses a proxy reported, nearest last: those of `X-Forwarded-For`, or where it is missing those of `Forwarded`.
+    """
+    chain = [part.strip() for field in fields if field.name == b"x-forwarded-for" for part in field.value.split(b",")]
+    if not chain:
+        chain = [
+            quoted or plain for field in fields if field.name == b"forwarded" for quoted, plain in _FORWARDED_FOR.findall(field.value)
+        ]
+    return [part for part in chain if part]
+
+
+def _pack(text: bytes) -> bytes | None:
+    """
+    Pack one element of a chain, which may have brackets and a port; `None` if it is no address.
+    """
+    address = text.decode("latin-1")
+    if address.startswith("["):
+        address = address[1:].partition("]")[0]
+    elif address.count(":") == 1:
+        address = address.partition(":")[0]
+    try:
+        return pack_address(address)
+    except ValueError:
+        return None
+
+
+def _text(packed: bytes) -> bytes:
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed).encode("ascii")
+
+
+def resolve_forwarding(peer: bytes, peer_packed: bytes, scheme: bytes, port: bytes, trusted: AddressSet, fields: Sequence[Field]) -> Forwarding:
+    """
+    Return the forwarding for one request through a trusted proxy.
+
+    The client is the nearest address in the chain that is not itself a trusted proxy; an element that is no address ends the search,
+    because nothing beyond it can be believed.
+    """
+    chain = forwarded_addresses(fields)
+    client_packed = peer_packed
+    believed: list[bytes] = []
+    for element in reversed(chain):
+        packed = _pack(element)
+        if packed is None:
+            break
+        believed.append(_text(packed))
+        client_packed = packed
+        if not trusted.contains(packed):
+            break
+    proto = get_field(fields, b"x-forwarded-proto")
+    given_port = get_field(fields, b"x-forwarded-port")
+    host = get_field(fields, b"x-forwarded-host")
+    prefix = [field for field in fields if field.name == b"x-forwarded-prefix"][:1]
+    return Forwarding(
+        client=_text(client_packed) if client_packed else peer,
+        client_packed=client_packed,
+        chain=b", ".join([*reversed(believed), peer]),
+        proto=proto if proto in (b"http", b"https", b"ws", b"wss") else scheme,
+        port=given_port if given_port and given_port.isdigit() and len(given_port) <= 5 else port,
+        extra=prefix,
+        host=host if host and _SAFE_HOST.fullmatch(host) else None,
+        is_forwarded=bool(chain),
+    )

@@ -1,0 +1,53 @@
+"""
+One server of a service.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+__all__ = ["Backend", "BackendAddress"]
+
+
+@attrs.frozen(slots=True)
+class BackendAddress:
+    """
+    What the `url` of a server says.
+
+    `scheme` is `http`; either `host` and `port` are set or `path` is (a Unix domain socket). `prefix` is the URL's own path without a
+    trailing slash, put before every request's. `authority` is what `Host` says when the client's is not passed on.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+    prefix: bytes
+    authority: bytes
+
+
+class Backend:
+    """
+    One server of a service, as balancers see it.
+
+    `in_flight` counts exchanges that have chosen this backend and not let go of it. `pool` holds its connections, `series` its metrics;
+    both are set by assembly.
+    """
+
+    __slots__ = ("address", "in_flight", "is_usable", "pool", "series", "service_name", "url", "weight")
+
+    def __init__(self, service_name: str, url: str, address: BackendAddress, weight: int) -> None:
+        self.service_name = service_name
+        self.url = url
+        self.address = address
+        self.weight = weight
+        self.in_flight = 0
+        self.is_usable = True
+        self.pool: Any = None
+        self.series: Any = None
+
+    def __repr__(self) -> str:
+        state = "usable" if self.is_usable else "unusable"
+        return f"<Backend {self.service_name} {self.url} {state}, {self.in_flight} in flight>"

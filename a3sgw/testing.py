@@ -1,0 +1,509 @@
+"""
+Fakes and contracts for tests, ours and those of plugin authors.
+
+`MemoryReactor` is a clock with descriptors: sockets are `MemorySocket` pairs, events happen only in `settle`, time passes only by
+`advance`. `Dialogue` puts a whole gateway on it, so a test reads like the conversation it is about. The fakes pass the contracts of the
+interfaces they stand in for; the `…_contract` functions build those as test cases.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from a3sgw.carrier import Carrier
+from a3sgw.config.load import load_text
+from a3sgw.config.model import GatewayConfig
+from a3sgw.errors import Outcome
+from a3sgw.interfaces import IBalancer, IControl, IReceiver
+from a3sgw.listen.door import Door
+from a3sgw.message import LocalResponse, RequestHead, make_field
+from a3sgw.net.reactor import FlushQueue
+from a3sgw.observe.logsink import MemorySink
+from a3sgw.observe.record import Record
+from a3sgw.service.backend import Backend, BackendAddress
+
+__all__ = ["Dialogue", "FakeControl", "MemoryReactor", "MemorySocket", "balancer_contract", "receiver_contract"]
+
+
+class MemorySocket:
+    """
+    One end of a connection that exists only here.
+
+    `room` bounds how many bytes may wait unread at the peer, as a kernel's buffer does. `was_reset` says that the peer broke off.
+    """
+
+    def __init__(self, descriptor: int, room: int = 1 << 20) -> None:
+        self._descriptor = descriptor
+        self.peer: MemorySocket | None = None
+        self.room = room
+        self.arrived = bytearray()
+        self.has_ended = False
+        self.was_reset = False
+        self.is_closed = False
+        self._resets = False
+        self._sending_ended = False
+        self.accepting: list[tuple[MemorySocket, tuple[str, int]]] = []
+
+    @classmethod
+    def pair(cls, descriptor: int) -> tuple[MemorySocket, MemorySocket]:
+        """
+        Return two connected ends with the descriptors `descriptor` and the next.
+        """
+        one, other = cls(descriptor), cls(descriptor + 1)
+        one.peer, other.peer = other, one
+        return one, other
+
+    # -- as a socket
+
+    def fileno(self) -> int:
+        return -1 if self.is_closed else self._descriptor
+
+    def setsockopt(self, level: int, option: int, value: Any) -> None:
+        if option == socket.SO_LINGER:
+            self._resets = True
+
+    def getsockname(self) -> tuple[str, int]:
+        return ("127.0.0.1", 8080)
+
+    def setblocking(self, flag: bool) -> None:
+        assert not flag, "nothing here may block"
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        if self.was_reset:
+            raise ConnectionResetError(errno.ECONNRESET, "reset")
+        if self.arrived:
+            data = bytes(self.arrived[:size])
+            if not flags & socket.MSG_PEEK:
+                del self.arrived[:size]
+            return data
+        if self.has_ended:
+            return b""
+        raise BlockingIOError
+
+    def send(self, data: bytes) -> int:
+        peer = self.peer
+        assert peer is not None and not self._sending_ended, "sending on an ended socket"
+        if self.was_reset:
+            raise ConnectionResetError(errno.ECONNRESET, "reset")
+        if peer.is_closed:
+            self.was_reset = True
+            raise BrokenPipeError(errno.EPIPE, "closed")
+        taken = min(len(data), max(peer.room - len(peer.arrived), 0))
+        if not taken:
+            raise BlockingIOError
+        peer.arrived += data[:taken]
+        return taken
+
+    def sendmsg(self, pieces: Sequence[bytes]) -> int:
+        return self.send(b"".join(pieces))
+
+    def accept(self) -> tuple[MemorySocket, tuple[str, int]]:
+        if not self.accepting:
+            raise BlockingIOError
+        return self.accepting.pop(0)
+
+    def shutdown(self, how: int) -> None:
+        assert how == socket.SHUT_WR
+        self._sending_ended = True
+        if self.peer is not None:
+            self.peer.has_ended = True
+
+    def close(self) -> None:
+        if self.is_closed:
+            return
+        self.is_closed = True
+        peer = self.peer
+        if peer is not None and not peer.is_closed:
+            if self._resets or self.arrived:
+                # What the kernel does with unread data.
+                peer.was_reset = True
+                peer.arrived.clear()
+            else:
+                peer.has_ended = True
+
+    # -- for the reactor and for tests
+
+    def is_readable(self) -> bool:
+        """
+        Say whether `recv` or `accept` would give something.
+        """
+        return bool(self.arrived or self.accepting) or self.has_ended or self.was_reset
+
+    def is_writable(self) -> bool:
+        """
+        Say whether `send` would take something.
+        """
+        peer = self.peer
+        return self.was_reset or peer is None or peer.is_closed or peer.room > len(peer.arrived)
+
+    def take(self) -> bytes:
+        """
+        Return, as a test, everything that has arrived.
+        """
+        data = bytes(self.arrived)
+        self.arrived.clear()
+        return data
+
+    def __repr__(self) -> str:
+        return f"<MemorySocket {self._descriptor} {len(self.arrived)} bytes arrived>"
+
+
+class MemoryReactor(Clock):
+    """
+    A clock with descriptors. Nothing happens but in `settle` and `advance`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flushes = FlushQueue()
+        self.sockets: dict[int, MemorySocket] = {}
+        self._readers: dict[Any, None] = {}
+        self._writers: dict[Any, None] = {}
+
+    def addReader(self, reader: Any) -> None:
+        self._readers[reader] = None
+
+    def removeReader(self, reader: Any) -> None:
+        self._readers.pop(reader, None)
+
+    def addWriter(self, writer: Any) -> None:
+        self._writers[writer] = None
+
+    def removeWriter(self, writer: Any) -> None:
+        self._writers.pop(writer, None)
+
+    def callFromThread(self, call: Callable[..., Any], *arguments: Any) -> None:
+        self.callLater(0, call, *arguments)
+
+    def advance(self, amount: float) -> None:
+        """
+        Let time pass in steps of the sweep, and events happen after each.
+        """
+        self.settle()
+        while amount > 0:
+            step = min(amount, 0.5)
+            super().advance(step)
+            amount -= step
+            self.settle()
+
+    def settle(self) -> None:
+        """
+        Let everything happen that can happen without time passing.
+        """
+        for _ in range(100_000):
+            if not self._turn():
+                return
+        raise AssertionError(f"the reactor does not come to rest: {list(self._readers)} {list(self._writers)}")
+
+    def _turn(self) -> bool:
+        moved = False
+        super().advance(0)
+        if self.flushes:
+            self.flushes.run()
+            moved = True
+        for descriptor in list(self._readers):
+            if descriptor in self._readers and self._socket_of(descriptor).is_readable():
+                descriptor.doRead()
+                self.flushes.run()
+                moved = True
+        for descriptor in list(self._writers):
+            if descriptor in self._writers and self._socket_of(descriptor).is_writable():
+                descriptor.doWrite()
+                self.flushes.run()
+                moved = True
+        return moved or any(call.getTime() <= self.seconds() for call in self.calls)
+
+    def _socket_of(self, descriptor: Any) -> MemorySocket:
+        return self.sockets[descriptor.fileno()]
+
+    def watched(self) -> list[Any]:
+        """
+        Return every descriptor that is registered, for tests that say nothing is left.
+        """
+        return [*self._readers, *self._writers]
+
+
+@implementer(IControl)
+class FakeControl:
+    """
+    A deciding side that answers every request to the API with the path asked for.
+    """
+
+    def __init__(self) -> None:
+        self.lost: list[tuple[str, Outcome]] = []
+
+    def admin_request(self, head: RequestHead) -> LocalResponse:
+        return LocalResponse(200, [make_field(b"Content-Type", b"text/plain")], head.path)
+
+    def listening_lost(self, entrypoint: str, outcome: Outcome) -> None:
+        self.lost.append((entrypoint, outcome))
+
+
+class _MemoryConnecting:
+    """
+    A connection attempt that waits for the test's word.
+    """
+
+    def __init__(self, dialogue: Dialogue, addresses: Sequence[Any], deadline: float, done: Callable[[Any, Outcome | None], None]) -> None:
+        self.addresses = list(addresses)
+        self.deadline = deadline
+        self._dialogue = dialogue
+        self._done: Callable[[Any, Outcome | None], None] | None = done
+
+    def succeed(self) -> MemorySocket:
+        """
+        Connect; return the backend's end.
+        """
+        ours, theirs = self._dialogue.make_pair()
+        self._report(ours, None)
+        return theirs
+
+    def fail(self, outcome: Outcome = Outcome.CONNECT_REFUSED) -> None:
+        """
+        Do not connect.
+        """
+        self._report(None, outcome)
+
+    def deadline_passed(self) -> None:
+        self._report(None, Outcome.CONNECT_TIMEOUT)
+
+    def cancel(self) -> None:
+        self._done = None
+        self._dialogue.dialer_deadlines.discard(self)
+        self._dialogue.attempts.remove(self)
+
+    def _report(self, sock: Any, outcome: Outcome | None) -> None:
+        self._dialogue.attempts.remove(self)
+        self._dialogue.dialer_deadlines.discard(self)
+        done, self._done = self._done, None
+        if done is not None:
+            done(sock, outcome)
+
+
+class Dialogue:
+    """
+    A carrier between clients and backends that a test plays itself.
+
+    `connect` opens a client connection. Connection attempts to backends stand in `attempts` until the test lets them succeed or fail;
+    with `answers_dials` they succeed at once and the backend's ends stand in `backends`. `lines` is what the access log says.
+    """
+
+    def __init__(self, config: GatewayConfig | str, *, answers_dials: bool = True) -> None:
+        if isinstance(config, str):
+            config = load_text(config, "test.hcl", {}).valid_config()
+        self.reactor = MemoryReactor()
+        self.control = FakeControl()
+        self.sink = MemorySink(1 << 24)
+        self.attempts: list[_MemoryConnecting] = []
+        self.backends: list[MemorySocket] = []
+        self.answers_dials = answers_dials
+        self._descriptors = 10
+        self._listening: dict[tuple[str, int], MemorySocket] = {}
+        self.carrier = Carrier(
+            self.reactor, self.control, self.reactor.seconds, open_sink=lambda _: self.sink, dialer=self._make_dialer, bind=self._bind
+        )
+        self.reload(config)
+
+    def reload(self, config: GatewayConfig | str) -> None:
+        """
+        Make the carrier run `config`.
+        """
+        if isinstance(config, str):
+            config = load_text(config, "test.hcl", {}).valid_config()
+        failures: list[Any] = []
+        self.carrier.prepare(config).addErrback(failures.append)
+        if failures:
+            failures[0].raiseException()
+        self.carrier.commit()
+        self.reactor.settle()
+
+    # -- what the carrier is built with
+
+    def make_pair(self) -> tuple[MemorySocket, MemorySocket]:
+        """
+        Return two connected ends that the reactor knows.
+        """
+        one, other = MemorySocket.pair(self._descriptors)
+        self._descriptors += 2
+        self.reactor.sockets[one.fileno()] = one
+        return one, other
+
+    def _bind(self, name: str, host: str, port: int) -> Any:
+        sock = MemorySocket(self._descriptors)
+        self._descriptors += 1
+        self.reactor.sockets[sock.fileno()] = sock
+        self._listening[host, port] = sock
+        return sock
+
+    def _make_dialer(self, deadlines: Any) -> Any:
+        self.dialer_deadlines = deadlines
+        return _MemoryDialer(self, deadlines)
+
+    # -- what a test does
+
+    def connect(self, peer: str = "192.0.2.1", address: tuple[str, int] | None = None) -> MemorySocket:
+        """
+        Open a client connection and return the client's end.
+        """
+        ours, theirs = self.make_pair()
+        listening = next(iter(self._listening.values())) if address is None else self._listening[address]
+        assert not listening.is_closed, "connection refused: nobody listens"
+        listening.accepting.append((ours, (peer, 50000)))
+        self.reactor.settle()
+        return theirs
+
+    def say(self, end: MemorySocket, data: bytes) -> None:
+        """
+        Send `data` from an end that the test holds, and let things happen.
+        """
+        assert end.peer is not None
+        end.send(data)
+        self.reactor.settle()
+
+    def hear(self, end: MemorySocket) -> bytes:
+        """
+        Return what has arrived at an end that the test holds.
+        """
+        self.reactor.settle()
+        return end.take()
+
+    def backend(self) -> MemorySocket:
+        """
+        Return the backend's end of the newest connection.
+        """
+        self.reactor.settle()
+        return self.backends[-1]
+
+    def door(self) -> Door:
+        """
+        Return the only door.
+        """
+        (door,) = self.carrier.doors()
+        return door
+
+    def outcomes(self) -> list[str]:
+        """
+        Return the outcomes of all finished exchanges, from the metrics.
+        """
+        result: list[Mapping[str, Any]] = []
+        self.carrier.snapshot().addCallback(result.append)
+        return sorted(word for word, count in result[0]["outcomes"].items() for _ in range(count))
+
+    def assert_clean(self, case: SynchronousTestCase) -> None:
+        """
+        Fail unless nothing is in flight, leased or held.
+        """
+        result: list[Mapping[str, Any]] = []
+        self.carrier.snapshot().addCallback(result.append)
+        for backend in result[0]["gauges"]["backends"]:
+            case.assertEqual((backend["active"], backend["leased"]), (0, 0), f"{backend['url']} is still in use")
+        case.assertEqual(self.attempts, [])
+
+
+class _MemoryDialer:
+    """
+    Stands in for `net.connect.Dialer`.
+    """
+
+    def __init__(self, dialogue: Dialogue, deadlines: Any) -> None:
+        self._dialogue = dialogue
+        self.deadlines = deadlines
+
+    def resolve(self, host: str, port: int, done: Callable[[list[Any]], None]) -> None:
+        done([(socket.AF_INET, (host, port))])
+
+    def unix_address(self, path: str) -> Any:
+        return (socket.AF_UNIX, path)
+
+    def connect(self, addresses: Sequence[Any], deadline: float, done: Callable[[Any, Outcome | None], None]) -> _MemoryConnecting:
+        dialogue = self._dialogue
+        attempt = _MemoryConnecting(dialogue, addresses, deadline, done)
+        dialogue.attempts.append(attempt)
+        self.deadlines.add(attempt)
+        if dialogue.answers_dials:
+            dialogue.reactor.callLater(0, lambda: attempt in dialogue.attempts and dialogue.backends.append(attempt.succeed()))
+        return attempt
+
+    def stream(self, sock: Any) -> Any:
+        from a3sgw.net.stream import Stream
+
+        return Stream(sock, self._dialogue.reactor, self._dialogue.reactor.flushes, self.deadlines)
+
+    def later(self, call: Callable[..., None], *arguments: object) -> None:
+        self._dialogue.reactor.callLater(0, call, *arguments)
+
+
+# -- contracts ------------------------------------------------------------------------------------------------------------------------
+
+
+def _backends(count: int) -> list[Backend]:
+    return [
+        Backend("service", f"http://192.0.2.{number}", BackendAddress("http", f"192.0.2.{number}", 80, "", b"", b"test"), 1)
+        for number in range(1, count + 1)
+    ]
+
+
+def balancer_contract(make: Callable[[Sequence[Backend]], IBalancer]) -> type[SynchronousTestCase]:
+    """
+    Return the test case that every `IBalancer` has to pass; `make` builds one for the given backends.
+    """
+
+    class BalancerContract(SynchronousTestCase):
+        def test_interface(self) -> None:
+            """A balancer provides its interface."""
+            verifyObject(IBalancer, make(_backends(1)))
+
+        def test_only_candidates(self) -> None:
+            """A balancer chooses nobody but a candidate, however few there are."""
+            backends = _backends(5)
+            balancer = make(backends)
+            for count in range(1, 6):
+                for start in range(5):
+                    candidates = (backends[start:] + backends[:start])[:count]
+                    candidates.sort(key=backends.index)
+                    chosen = balancer.choose(candidates, Record())
+                    self.assertTrue(chosen is None or chosen in candidates)
+
+        def test_candidates_untouched(self) -> None:
+            """A balancer does not change the candidates it is given."""
+            backends = _backends(4)
+            candidates = list(backends)
+            balancer = make(backends)
+            for _ in range(10):
+                balancer.choose(candidates, Record())
+            self.assertEqual(candidates, backends)
+
+        def test_everybody_in_the_end(self) -> None:
+            """A balancer leaves nobody out for ever."""
+            backends = _backends(3)
+            balancer = make(backends)
+            self.assertEqual({balancer.choose(backends, Record()) for _ in range(1000)} - {None}, set(backends))
+
+    return BalancerContract
+
+
+def receiver_contract(make: Callable[[], Any]) -> type[SynchronousTestCase]:
+    """
+    Return the test case that every `IReceiver` has to pass; `make` builds one on an open stream.
+    """
+
+    class ReceiverContract(SynchronousTestCase):
+        def test_interface(self) -> None:
+            """A receiver provides its interface."""
+            verifyObject(IReceiver, make())
+
+        def test_loss_is_final(self) -> None:
+            """A receiver that is told of the loss of its stream takes it quietly, whatever the error."""
+            for error in (None, ConnectionResetError("reset")):
+                receiver = make()
+                receiver.stream_lost(error)
+
+    return ReceiverContract
