@@ -1,0 +1,301 @@
+"""
+Make a running generation out of a configuration.
+
+This is the only module that knows every room. It builds everything a configuration describes beside what runs already, and takes over each
+object of the previous generation whose own configuration is unchanged, so that pools, turns and counters survive a reload that did not
+touch them. Building has no side effect: nothing is bound, connected, resolved or written, so `load` can do it for `validate`, and a
+generation that is not wanted is simply dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from a3sgw.address import AddressSet
+from a3sgw.config.address import parse_listen_address, parse_server_url
+from a3sgw.config.load import Loaded, load_file
+from a3sgw.config.model import EntrypointConfig, GatewayConfig, RouterConfig, ServerConfig, ServiceConfig
+from a3sgw.config.tree import Position, Problem
+from a3sgw.interfaces import IObserver
+from a3sgw.listen.door import Gates
+from a3sgw.message import LocalResponse, RequestHead
+from a3sgw.net.connect import Dialer
+from a3sgw.observe.metrics import Metrics
+from a3sgw.proxy.entrypoint import AdminGate, Entrypoint, EntrypointTimeouts, Observers
+from a3sgw.proxy.pool import Pool, PoolSettings
+from a3sgw.route.rule import RuleError, parse_rule
+from a3sgw.route.table import HttpTable, RouteSpec, build_http_table
+from a3sgw.service.backend import Backend, BackendAddress
+from a3sgw.service.balance import STRATEGIES
+from a3sgw.service.service import Route, Service, ServiceSettings
+from a3sgw.wire.http1 import RequestLimits
+from a3sgw.wire.path import PathPolicy
+
+__all__ = ["DASHBOARD_ENTRYPOINT", "DoorPlan", "Generation", "Kit", "Loaded", "assemble", "load", "rule_problems"]
+
+DASHBOARD_ENTRYPOINT: Final = "dashboard"
+"""What the listener of `dashboard.address` is called in logs and metrics."""
+
+T = TypeVar("T")
+
+
+@attrs.frozen(slots=True, eq=False)
+class Kit:
+    """
+    What parts are built with; the same for all generations of one carrier. `ask` answers requests to the gateway's own API.
+    """
+
+    dialer: Dialer
+    ask: Callable[[RequestHead], LocalResponse | Deferred[LocalResponse]]
+
+
+@attrs.frozen(slots=True, eq=False)
+class DoorPlan:
+    """
+    A door that a generation wants: where, who may come in, and what is served.
+    """
+
+    address: tuple[str, int]
+    gates: Gates
+    entrypoint: Entrypoint
+
+
+@attrs.frozen(slots=True, eq=False)
+class Generation:
+    """
+    Everything one configuration needs to run. `parts` are its runtime objects by kind, name and own configuration.
+    """
+
+    config: GatewayConfig
+    doors: Mapping[str, DoorPlan]
+    services: Mapping[str, Service]
+    parts: Mapping[Hashable, Any]
+
+
+class _Parts:
+    """
+    The runtime objects of a generation in the making; those of the previous one are taken over by key.
+    """
+
+    def __init__(self, previous: Mapping[Hashable, Any]) -> None:
+        self._previous = previous
+        self.made: dict[Hashable, Any] = {}
+
+    def take(self, key: Hashable, make: Callable[[], T]) -> T:
+        """
+        Return the part for `key`: that of this generation, or of the previous one, or a new one.
+        """
+        part = self.made.get(key)
+        if part is None:
+            part = self._previous.get(key)
+            if part is None:
+                part = make()
+            self.made[key] = part
+        return part
+
+
+def assemble(config: GatewayConfig, previous: Generation | None, kit: Kit, metrics: Metrics, observers: tuple[IObserver, ...]) -> Generation:
+    """
+    Build the generation for a checked `config`.
+
+    Raises `RuleError` if a rule cannot be read, which `rule_problems` would have found.
+    """
+    parts = _Parts({} if previous is None else previous.parts)
+    services = {name: _service(service, parts, kit, metrics) for name, service in config.services.items()}
+    watching = parts.take(("observers", observers), lambda: Observers(observers))
+    doors = {}
+    for name, entrypoint in config.entrypoints.items():
+        if entrypoint.protocol == "http":
+            doors[name] = DoorPlan(
+                parse_listen_address(entrypoint.address),
+                Gates(AddressSet(entrypoint.tcp_allowed_ips) if entrypoint.tcp_allowed_ips else None, entrypoint.max_connections),
+                _entrypoint(config, entrypoint, services, parts, kit, metrics, watching),
+            )
+    if config.dashboard.enabled and config.dashboard.address is not None:
+        doors[DASHBOARD_ENTRYPOINT] = DoorPlan(
+            parse_listen_address(config.dashboard.address), Gates(), _dashboard_entrypoint(config, kit, metrics, watching)
+        )
+    return Generation(config, doors, services, parts.made)
+
+
+# -- services -------------------------------------------------------------------------------------------------------------------------
+
+
+def _service(config: ServiceConfig, parts: _Parts, kit: Kit, metrics: Metrics) -> Service:
+    balancing = config.load_balancer
+    seen: dict[str, int] = {}
+    backends = []
+    for server in balancing.servers:
+        # The same server may be listed twice; each listing is a backend of its own.
+        seen[server.url] = turn = seen.get(server.url, 0) + 1
+        backends.append(_backend(config, server, turn, parts, kit, metrics))
+
+    def make() -> Service:
+        settings = ServiceSettings(
+            connect_timeout=config.timeouts.connect,
+            response_header_timeout=config.timeouts.response_header,
+            idle_timeout=config.timeouts.idle,
+            pass_host_header=config.pass_host_header,
+            max_replay_bytes=config.max_replay_bytes,
+        )
+        balancer = STRATEGIES[balancing.strategy].build(backends)
+        return Service(config.name, balancing.strategy, backends, balancer, settings)
+
+    return parts.take(("service", config), make)
+
+
+def _backend(config: ServiceConfig, server: ServerConfig, turn: int, parts: _Parts, kit: Kit, metrics: Metrics) -> Backend:
+    pooling = config.connection_pool
+    settings = PoolSettings(
+        max_connections=pooling.max_connections,
+        max_idle_connections=pooling.max_idle_connections,
+        idle_timeout=pooling.idle_timeout,
+        connect_timeout=config.timeouts.connect,
+    )
+
+    def make() -> Backend:
+        backend = Backend(config.name, server.url, _backend_address(server.url), server.weight)
+        backend.pool = Pool(backend, settings, kit.dialer)
+        backend.series = metrics.backend_series(config.name, server.url)
+        return backend
+
+    return parts.take(("backend", config.name, server, turn, settings), make)
+
+
+def _backend_address(url: str) -> BackendAddress:
+    address = parse_server_url(url)
+    if address.scheme == "unix":
+        return BackendAddress("http", "", 0, address.path, b"", b"localhost")
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    authority = host if address.port == 80 else f"{host}:{address.port}"
+    return BackendAddress("http", address.host, address.port, "", address.path.encode("ascii"), authority.encode("ascii"))
+
+
+# -- entrypoints ----------------------------------------------------------------------------------------------------------------------
+
+
+def _entrypoint(
+    config: GatewayConfig,
+    entrypoint: EntrypointConfig,
+    services: Mapping[str, Service],
+    parts: _Parts,
+    kit: Kit,
+    metrics: Metrics,
+    observers: Observers,
+) -> Entrypoint:
+    limits = entrypoint.limits
+    relaxed = entrypoint.encoded_characters
+    timeouts = entrypoint.timeouts
+    trusted = entrypoint.forwarded_headers.trusted_ips
+    return Entrypoint(
+        name=entrypoint.name,
+        table=_table(config, entrypoint.name, services, parts, metrics),
+        limits=RequestLimits(
+            max_header_bytes=limits.max_header_bytes,
+            max_header_count=limits.max_header_count,
+            max_request_line_bytes=limits.max_request_line_bytes,
+            allow_underscores_in_headers=entrypoint.allow_underscores_in_headers,
+            paths=PathPolicy(
+                merge_slashes=entrypoint.merge_slashes,
+                allow_encoded_slash=relaxed.allow_encoded_slash,
+                allow_encoded_backslash=relaxed.allow_encoded_backslash,
+                allow_encoded_null_character=relaxed.allow_encoded_null_character,
+                allow_malformed_escapes=relaxed.allow_malformed_escapes,
+            ),
+        ),
+        timeouts=EntrypointTimeouts(
+            request_header=timeouts.request_header, request_body=timeouts.request_body, idle=timeouts.idle, write=timeouts.write
+        ),
+        trusted=AddressSet(trusted) if trusted else None,
+        admin=_admin_gate(config, entrypoint.name, kit),
+        observers=observers,
+        series=metrics.entrypoint_series(entrypoint.name),
+    )
+
+
+def _admin_gate(config: GatewayConfig, name: str, kit: Kit) -> AdminGate | None:
+    dashboard = config.dashboard
+    if not dashboard.enabled:
+        return None
+    if name != DASHBOARD_ENTRYPOINT and name not in dashboard.entrypoints and (dashboard.entrypoints or dashboard.address is not None):
+        return None
+    return AdminGate(dashboard.path_prefix.encode("ascii"), AddressSet(dashboard.allowed_ips), kit.ask)
+
+
+def _dashboard_entrypoint(config: GatewayConfig, kit: Kit, metrics: Metrics, observers: Observers) -> Entrypoint:
+    return Entrypoint(
+        name=DASHBOARD_ENTRYPOINT,
+        table=build_http_table(()),
+        limits=RequestLimits(),
+        timeouts=EntrypointTimeouts(),
+        trusted=None,
+        admin=_admin_gate(config, DASHBOARD_ENTRYPOINT, kit),
+        observers=observers,
+        series=metrics.entrypoint_series(DASHBOARD_ENTRYPOINT),
+    )
+
+
+def routers_of(config: GatewayConfig, entrypoint: str) -> list[RouterConfig]:
+    """
+    Return the routers that serve the http entrypoint called `entrypoint`, in no order.
+    """
+    return [router for router in config.routers.values() if not router.entrypoints or entrypoint in router.entrypoints]
+
+
+def _table(config: GatewayConfig, name: str, services: Mapping[str, Service], parts: _Parts, metrics: Metrics) -> HttpTable[Route]:
+    routers = routers_of(config, name)
+    specs = []
+    for router in routers:
+        service = services[router.service]
+        series = metrics.route_series(router.name, router.service)
+        route = parts.take(("route", router.name, service, series), partial(Route, router.name, service, series))
+        specs.append(RouteSpec(router.name, router.rule, router.priority, route))
+    # Entrypoints that serve the same routers share one table, and so do generations.
+    return parts.take(("table", tuple((spec.name, spec.rule, spec.priority, spec.target) for spec in specs)), lambda: build_http_table(specs))
+
+
+# -- checking -------------------------------------------------------------------------------------------------------------------------
+
+
+def rule_problems(config: GatewayConfig, positions: Mapping[str, Position]) -> list[Problem]:
+    """
+    Return a problem for each rule that cannot be read or does not fit its entrypoints.
+    """
+    problems = []
+    for name, router in config.routers.items():
+        path = f"routers.{name}.rule"
+        if not router.rule:
+            continue
+        protocols = {config.entrypoints[each].protocol for each in router.entrypoints if each in config.entrypoints}
+        try:
+            parse_rule(router.rule, "tcp" if protocols == {"tcp"} else "http")
+        except RuleError as error:
+            message = f'router "{name}": invalid rule {router.rule!r}: column {error.column}: {error}'
+            problems.append(Problem(positions.get(path), path, message))
+    return problems
+
+
+def load(path: str, environ: Mapping[str, str]) -> Loaded:
+    """
+    Read the configuration file at `path` and find every fault that can be found without running it. Never raises for bad input.
+    """
+    return check_rules(load_file(path, environ))
+
+
+def check_rules(loaded: Loaded) -> Loaded:
+    """
+    Return `loaded` with the problems of its rules added.
+    """
+    if loaded.config is None:
+        return loaded
+    found = rule_problems(loaded.config, loaded.positions)
+    if not found:
+        return loaded
+    everywhere = Position("", 0, 0)
+    problems = sorted([*loaded.problems, *found], key=lambda problem: problem.position or everywhere)
+    return attrs.evolve(loaded, problems=tuple(problems))

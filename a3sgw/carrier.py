@@ -1,0 +1,361 @@
+"""
+The carrying side: listeners, exchanges and pools of one process.
+
+A configuration is taken in two steps. `prepare` builds the next generation beside the running one and binds what is new; all that can fail
+fails there. `commit` swaps, between two events of the reactor, and cannot fail; then what the new generation did not take over is retired.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from a3sgw.assembly import Generation, Kit, assemble
+from a3sgw.config.model import AccessLogConfig, GatewayConfig, MetricsConfig
+from a3sgw.errors import AssemblyError
+from a3sgw.interfaces import ICarrier, IControl, ILogSink, IObserver
+from a3sgw.listen.door import Door, DoorTally, bind
+from a3sgw.net.connect import Dialer
+from a3sgw.net.deadline import Deadlines
+from a3sgw.net.reactor import flush_queue
+from a3sgw.observe.accesslog import AccessLog
+from a3sgw.observe.logsink import FileSink
+from a3sgw.observe.metrics import Metrics
+from a3sgw.observe.snapshot import BackendGauge, Gauges
+
+__all__ = ["Carrier"]
+
+
+class _Log:
+    """
+    An access log with the configuration it was made for.
+    """
+
+    def __init__(self, config: AccessLogConfig, sink: ILogSink) -> None:
+        self.config = config
+        self.sink = sink
+        self.access_log = AccessLog(sink, config.format, config.redact_query, time.time)
+
+    def close(self) -> None:
+        self.access_log.flush()
+        self.sink.close()
+
+
+class _Prepared:
+    """
+    A generation that could run now, and what was opened for it.
+    """
+
+    def __init__(self, generation: Generation, log: _Log | None, new_doors: dict[str, Door]) -> None:
+        self.generation = generation
+        self.log = log
+        self.new_doors = new_doors
+
+
+@implementer(ICarrier)
+class Carrier:
+    """
+    Carries the traffic of one configuration at a time.
+
+    `control` answers what is not for this side to decide. `seconds` is the clock of all deadlines. The last three arguments are for tests:
+    what opens an access log, what reaches backends, and what binds a listening socket.
+    """
+
+    FLUSH_SECONDS: Final = 0.5
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        control: IControl,
+        seconds: Callable[[], float] = time.monotonic,
+        open_sink: Callable[[AccessLogConfig], ILogSink] | None = None,
+        dialer: Callable[[Deadlines], Dialer] | None = None,
+        bind: Callable[[str, str, int], socket.socket] = bind,
+    ) -> None:
+        self._reactor = reactor
+        self._control = control
+        self._open_sink = self._open_file if open_sink is None else open_sink
+        self._deadlines = Deadlines(reactor, seconds)
+        self._flushes = flush_queue(reactor)
+        self._bind_socket = bind
+        self._kit = Kit(
+            Dialer(reactor, self._flushes, self._deadlines) if dialer is None else dialer(self._deadlines), control.admin_request
+        )
+        self._metrics = Metrics(MetricsConfig().buckets)
+        self._access: _Log | None = None
+        self._tally = DoorTally()
+        self._retries: dict[str, int] = {}
+        self._doors: dict[str, Door] = {}
+        self._leaving: set[Door] = set()
+        self._generation: Generation | None = None
+        self._prepared: _Prepared | None = None
+        self._flush_call: Any = None
+        self._dropped_before = 0
+
+    # -- taking a configuration
+
+    def prepare(self, config: GatewayConfig) -> Deferred[None]:
+        """
+        Build and bind the next generation beside the running one.
+        """
+        if self._prepared is not None:
+            return fail(AssemblyError("another configuration is being prepared"))
+        try:
+            self._prepared = self._prepare(config)
+        except Exception:
+            return fail()
+        return succeed(None)
+
+    def _prepare(self, config: GatewayConfig) -> _Prepared:
+        log = self._prepare_log(config.observability.access_log)
+        new_doors: dict[str, Door] = {}
+        try:
+            observers: tuple[IObserver, ...] = (self._metrics,) if log is None else (self._metrics, log.access_log)
+            generation = assemble(config, self._generation, self._kit, self._metrics, observers)
+            for name, plan in generation.doors.items():
+                if self._door_at(plan.address, name) is None:
+                    new_doors[name] = self._bind(name, plan)
+        except BaseException:
+            self._close_new(new_doors, log)
+            raise
+        return _Prepared(generation, log, new_doors)
+
+    def _prepare_log(self, config: AccessLogConfig) -> _Log | None:
+        if not config.enabled:
+            return None
+        if self._access is not None and self._access.config == config:
+            return self._access
+        try:
+            return _Log(config, self._open_sink(config))
+        except OSError as error:
+            raise AssemblyError(f"access log {config.file} cannot be opened: {error.strerror}") from error
+
+    def _open_file(self, config: AccessLogConfig) -> ILogSink:
+        return FileSink(config.file, config.buffer_bytes, self._report_from_thread)
+
+    def _report_from_thread(self, text: str) -> None:
+        # The sink's own thread calls this.
+        self._reactor.callFromThread(self._log.warn, "{text}", text=text)
+
+    def _door_at(self, address: tuple[str, int], name: str) -> Door | None:
+        """
+        Return the open door that listens on `address` already. Port 0 stands for a port of the entrypoint's own.
+        """
+        for held, door in self._doors.items():
+            if door.address == address and (address[1] or held == name):
+                return door
+        return None
+
+    def _bind(self, name: str, plan: Any) -> Door:
+        host, port = plan.address
+        sock = self._bind_socket(name, host, port)
+        return Door(
+            sock, plan.address, plan.entrypoint, plan.gates, self._tally, self._reactor, self._flushes, self._deadlines
+        )
+
+    def abandon(self) -> None:
+        """
+        Drop the prepared generation.
+        """
+        prepared = self._prepared
+        self._prepared = None
+        if prepared is not None:
+            self._close_new(prepared.new_doors, prepared.log)
+
+    def _close_new(self, doors: Mapping[str, Door], log: _Log | None) -> None:
+        for door in doors.values():
+            door.close()
+        if log is not None and log is not self._access:
+            log.close()
+
+    def commit(self) -> None:
+        """
+        Make the prepared generation the running one, and retire what it did not take over.
+        """
+        prepared = self._prepared
+        assert prepared is not None, "commit without prepare"
+        self._prepared = None
+        old, new = self._generation, prepared.generation
+        old_doors, old_log = self._doors, self._access
+        doors = {}
+        for name, plan in new.doors.items():
+            door = prepared.new_doors.get(name) or self._door_at(plan.address, name)
+            assert door is not None
+            door.entrypoint = plan.entrypoint
+            door.gates = plan.gates
+            doors[name] = door
+        self._doors = doors
+        self._generation = new
+        self._access = prepared.log
+        self._metrics.rebucket(new.config.observability.metrics.buckets)
+        if old is None:
+            self._deadlines.start()
+            self._flush_call = self._reactor.callLater(self.FLUSH_SECONDS, self._flush_log)
+        # From here on the new generation runs.
+        for door in doors.values():
+            door.open()
+        if old is not None:
+            self._retire(old, new, set(old_doors.values()) - set(doors.values()))
+        if old_log is not None and old_log is not prepared.log:
+            self._dropped_before += getattr(old_log.sink, "dropped_lines", 0)
+            # Exchanges that began before may still write to it; what they say after this is lost with them.
+            old_log.close()
+
+    def _retire(self, old: Generation, new: Generation, doors: set[Door]) -> None:
+        for door in doors:
+            self._leaving.add(door)
+            door.idle = lambda door=door: self._leaving.discard(door)
+            door.drain()
+            if not door.connections:
+                self._leaving.discard(door)
+        for service in old.services.values():
+            if new.services.get(service.name) is not service:
+                self._retries[service.name] = self._retries.get(service.name, 0) + service.retries
+        for key, part in old.parts.items():
+            if isinstance(key, tuple) and key[0] == "backend" and key not in new.parts:
+                part.pool.retire()
+        self._metrics.retain(
+            {(router.name, router.service) for router in new.config.routers.values()},
+            {(service.name, backend.url) for service in new.services.values() for backend in service.backends},
+            set(new.doors),
+        )
+
+    # -- observation
+
+    def snapshot(self) -> Deferred[Mapping[str, Any]]:
+        """
+        Give what was counted, and how things stand; see `observe.metrics.Metrics.snapshot`.
+        """
+        return succeed(self._metrics.snapshot(self._gauges()))
+
+    def _gauges(self) -> Gauges:
+        generation = self._generation
+        assert generation is not None
+        backends: list[BackendGauge] = []
+        retries = dict(self._retries)
+        for service in generation.services.values():
+            retries[service.name] = retries.get(service.name, 0) + service.retries
+            for backend in service.backends:
+                pool = backend.pool
+                backends.append(
+                    {
+                        "service": service.name,
+                        "url": backend.url,
+                        "up": backend.is_usable,
+                        "active": backend.in_flight,
+                        "idle": pool.idle,
+                        "leased": pool.leased,
+                    }
+                )
+        dropped = self._dropped_before
+        if self._access is not None:
+            dropped += getattr(self._access.sink, "dropped_lines", 0)
+        return {
+            "active_connections": self._connection_count(),
+            "backends": backends,
+            "accepted": dict(self._tally.accepted),
+            "refused": [[*key, value] for key, value in self._tally.refused.items()],
+            "retries": retries,
+            "access_log_dropped": dropped,
+        }
+
+    def totals(self) -> tuple[int, int]:
+        """
+        Return how many client connections are open and how many requests have ended since the start.
+        """
+        return self._connection_count(), self._metrics.total_requests()
+
+    def _connection_count(self) -> int:
+        return sum(len(door.connections) for door in [*self._doors.values(), *self._leaving])
+
+    def ports(self) -> dict[str, int]:
+        """
+        Return the ports of the open doors by entrypoint, which matter where the configuration says port 0.
+        """
+        return {name: door.port for name, door in self._doors.items()}
+
+    def doors(self) -> list[Door]:
+        """
+        Return the open doors.
+        """
+        return list(self._doors.values())
+
+    def generation(self) -> Generation | None:
+        """
+        Return what runs now.
+        """
+        return self._generation
+
+    def reopen_logs(self) -> None:
+        """
+        Open the access log anew by name.
+        """
+        if self._access is not None:
+            self._access.access_log.flush()
+            self._access.sink.reopen()
+
+    def _flush_log(self) -> None:
+        self._flush_call = self._reactor.callLater(self.FLUSH_SECONDS, self._flush_log)
+        if self._access is not None:
+            self._access.access_log.flush()
+
+    # -- the end
+
+    def drain(self, timeout: float) -> Deferred[int]:
+        """
+        Stop accepting, end what is idle, wait for what is in flight, at most `timeout` seconds; then close everything.
+        """
+        done: Deferred[int] = Deferred()
+        waiting = {*self._doors.values(), *self._leaving}
+        late: Any = None
+
+        def finish(aborted: int) -> None:
+            nonlocal late
+            if late is not None and late.active():
+                late.cancel()
+            late = None
+            waiting.clear()
+            self._close()
+            done.callback(aborted)
+
+        def door_idle(door: Door) -> None:
+            waiting.discard(door)
+            if not waiting and late is not None:
+                finish(0)
+
+        def time_over() -> None:
+            left = list(waiting)
+            for door in left:
+                door.idle = None
+            finish(sum(door.abort() for door in left))
+
+        for door in list(waiting):
+            door.idle = lambda door=door: door_idle(door)
+            door.drain()
+            if not door.connections:
+                waiting.discard(door)
+        late = self._reactor.callLater(timeout if waiting else 0, time_over)
+        return done
+
+    def _close(self) -> None:
+        if self._flush_call is not None:
+            self._flush_call.cancel()
+            self._flush_call = None
+        if self._generation is not None:
+            for key, part in self._generation.parts.items():
+                if isinstance(key, tuple) and key[0] == "backend":
+                    part.pool.retire()
+        self._flushes.run()
+        self._deadlines.close()
+        self._doors = {}
+        self._leaving = set()
+        if self._access is not None:
+            self._access.close()
+            self._access = None

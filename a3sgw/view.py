@@ -1,0 +1,155 @@
+"""
+What the gateway shows of itself: the deciding side's answers to its own API.
+
+A view reads; it changes nothing. It is not the `Gateway` itself because that is a Twisted service, which has `services` of another kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import attrs
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from a3sgw._version import __version__
+from a3sgw.address import pack_address
+from a3sgw.admin.api import AdminApi, IGatewayView
+from a3sgw.carrier import Carrier
+from a3sgw.config.model import GatewayConfig
+from a3sgw.message import RequestHead, make_field
+from a3sgw.observe.exposition import render
+from a3sgw.route.explain import explain_table
+
+if TYPE_CHECKING:
+    from a3sgw.gateway import Gateway
+
+__all__ = ["GatewayView", "make_api"]
+
+
+@implementer(IGatewayView)
+class GatewayView:
+    """
+    One gateway and its carrier, to be looked at.
+    """
+
+    EXPLAINED_ROUTERS: Final = 100
+
+    def __init__(self, gateway: Gateway, carrier: Carrier) -> None:
+        self._gateway = gateway
+        self._carrier = carrier
+
+    def health(self) -> dict[str, Any]:
+        """
+        Return the gateway's own account.
+        """
+        return self._gateway.health()
+
+    def metrics_page(self) -> Deferred[bytes]:
+        """
+        Give the Prometheus text page of all carriers together.
+        """
+
+        def draw(snapshot: Mapping[str, Any]) -> bytes:
+            reloads, last_reload = self._gateway.reloads()
+            return render(dict(snapshot), {"version": __version__, "reloads": reloads, "last_reload": last_reload})
+
+        return self._carrier.snapshot().addCallback(draw)
+
+    def config_json(self) -> dict[str, Any]:
+        """
+        Return the running configuration by its HCL names, with every secret masked.
+        """
+        return self._gateway.config().to_json()
+
+    def routes(self) -> list[dict[str, Any]]:
+        """
+        Return the routers in the order in which they are asked.
+        """
+        rows = [
+            {
+                "name": router.name,
+                "rule": router.rule,
+                "service": router.service,
+                "entrypoints": list(router.entrypoints),
+                "middlewares": list(router.middlewares),
+                "priority": router.priority or len(router.rule),
+            }
+            for router in self._gateway.config().routers.values()
+        ]
+        return sorted(rows, key=lambda row: (-row["priority"], row["name"]))
+
+    def services(self) -> Deferred[list[dict[str, Any]]]:
+        """
+        Give the services with their backends as they stand.
+        """
+
+        def describe(snapshot: Mapping[str, Any]) -> list[dict[str, Any]]:
+            gauges: dict[str, list[dict[str, Any]]] = {}
+            for gauge in snapshot["gauges"]["backends"]:
+                gauges.setdefault(gauge["service"], []).append(gauge)
+            rows = []
+            for name, service in sorted(self._gateway.config().services.items()):
+                backends = [
+                    {"url": gauge["url"], "weight": server.weight, "healthy": gauge["up"], "active_connections": gauge["active"]}
+                    for server, gauge in zip(service.load_balancer.servers, gauges.get(name, ()), strict=False)
+                ]
+                rows.append(
+                    {
+                        "name": name,
+                        "strategy": service.load_balancer.strategy,
+                        "backends_total": len(backends),
+                        "backends_healthy": sum(bool(backend["healthy"]) for backend in backends),
+                        "backends": backends,
+                    }
+                )
+            return rows
+
+        return self._carrier.snapshot().addCallback(describe)
+
+    def version(self) -> str:
+        """
+        Return the gateway's version.
+        """
+        return __version__
+
+    def explain(self, method: str, url: str, client: str, headers: list[tuple[str, str]]) -> dict[str, Any] | None:
+        """
+        Tell which router each http entrypoint would choose for a request, and why.
+        """
+        parts = urlsplit(url)
+        head = RequestHead(method.encode("ascii", "replace"), (parts.path or "/").encode("ascii", "replace"))
+        head.query = parts.query.encode("ascii", "replace")
+        head.authority = parts.netloc.encode("ascii", "replace")
+        head.host = (parts.hostname or "").rstrip(".").encode("ascii", "replace")
+        head.client = client.encode("ascii", "replace")
+        head.client_packed = pack_address(client)
+        head.fields = [make_field(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in headers]
+        generation = self._carrier.generation()
+        answers = {}
+        for name, door in sorted(generation.doors.items() if generation is not None else ()):
+            if name in self._gateway.config().entrypoints:
+                verdicts = explain_table(door.entrypoint.table, head)
+                shown = [each for each in verdicts if each.rule.matched] + [each for each in verdicts if not each.rule.matched]
+                answers[name] = {
+                    "router": next((each.name for each in verdicts if each.is_winner), None),
+                    "routers": [attrs.asdict(each) for each in shown[: self.EXPLAINED_ROUTERS]],
+                    "not_shown": max(len(shown) - self.EXPLAINED_ROUTERS, 0),
+                }
+        return answers or None
+
+
+def make_api(view: IGatewayView, config: GatewayConfig) -> AdminApi:
+    """
+    Return the API that shows `view` to whom the dashboard of `config` lets in.
+    """
+    dashboard = config.dashboard
+    return AdminApi(
+        view,
+        path_prefix=dashboard.path_prefix,
+        username=dashboard.username,
+        password=None if dashboard.password is None else dashboard.password.reveal(),
+        keys=[key.reveal() for key in dashboard.keys],
+    )
