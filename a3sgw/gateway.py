@@ -21,7 +21,6 @@ from a3sgw.assembly import rule_problems
 from a3sgw.carrier import Carrier
 from a3sgw.config.check import check, unsupported
 from a3sgw.config.model import ConfigurationError, GatewayConfig
-from a3sgw.errors import Outcome
 from a3sgw.interfaces import IControl
 from a3sgw.message import LocalResponse, RequestHead
 from a3sgw.view import GatewayView, make_api
@@ -265,10 +264,4 @@ class Gateway(MultiService):
         if isinstance(answer, Deferred):
             answer.addTimeout(self.ADMIN_SECONDS, self._reactor)
         return answer
-
-    def listening_lost(self, entrypoint: str, outcome: Outcome) -> None:
-        """
-        A door stopped working.
-        """
-        self._log.critical("entrypoint {name} does not listen any more: {reason}", name=entrypoint, reason=outcome.message)
 

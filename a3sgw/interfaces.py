@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
     from a3sgw.config.model import GatewayConfig
-    from a3sgw.errors import Outcome
     from a3sgw.message import Field, LocalResponse, RequestHead, ResponseHead
     from a3sgw.observe.record import Record
     from a3sgw.service.backend import Backend
@@ -283,9 +282,4 @@ class IControl(Interface):
     def admin_request(head: RequestHead) -> LocalResponse | Deferred[LocalResponse]:
         """
         Answer a request to the dashboard API that the carrier has already admitted by address and path.
-        """
-
-    def listening_lost(entrypoint: str, outcome: Outcome) -> None:
-        """
-        A door stopped working while it should be open.
         """

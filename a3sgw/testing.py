@@ -237,14 +237,8 @@ class FakeControl:
     A deciding side that answers every request to the API with the path asked for.
     """
 
-    def __init__(self) -> None:
-        self.lost: list[tuple[str, Outcome]] = []
-
     def admin_request(self, head: RequestHead) -> LocalResponse:
         return LocalResponse(200, [make_field(b"Content-Type", b"text/plain")], head.path)
-
-    def listening_lost(self, entrypoint: str, outcome: Outcome) -> None:
-        self.lost.append((entrypoint, outcome))
 
 
 class _MemoryConnecting:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.logger import Logger
@@ -142,7 +143,7 @@ class Stream:
                 self._pausers = -1
                 self.receiver.eof_received()
         except Exception as error:
-            # Receivers guard their own work; this is the last fence between one connection's bug and all the others.
+            # As in `_tell`, without its call.
             self._log.failure("bug on {stream!r}", stream=self)
             self._lost(error)
 
@@ -214,7 +215,7 @@ class Stream:
         self._is_writing = True
         self.is_congested = True
         self._reactor.addWriter(self)
-        self.receiver.stream_congested()
+        self._tell(self.receiver.stream_congested)
 
     def doWrite(self) -> None:
         """
@@ -241,7 +242,7 @@ class Stream:
         if self._is_ending:
             self._end()
         else:
-            self.receiver.stream_drained()
+            self._tell(self.receiver.stream_drained)
 
     # -- ending
 
@@ -289,7 +290,17 @@ class Stream:
         else:
             self._pausers = 0
             self._update_reading()
-        receiver.stream_lost(None)
+        self._tell(receiver.stream_lost, None)
+
+    def _tell(self, call: Callable[..., None], *arguments: object) -> None:
+        """
+        Call out to a receiver. Receivers guard their own work; this is the last fence between one connection's bug and all the others.
+        """
+        try:
+            call(*arguments)
+        except Exception as error:
+            self._log.failure("bug on {stream!r}", stream=self)
+            self._lost(error)
 
     def _lost(self, error: BaseException | None) -> None:
         if not self.is_open:
@@ -308,7 +319,7 @@ class Stream:
         receiver = self.receiver
         self.receiver = None
         if receiver is not None:
-            receiver.stream_lost(error)
+            self._tell(receiver.stream_lost, error)
 
     # -- what the reactor and the sweep call
 
@@ -320,7 +331,7 @@ class Stream:
             # The peer had its time to take our last words, which begins anew whenever it takes some.
             self._lost(None)
         elif self.receiver is not None:
-            self.receiver.deadline_passed()
+            self._tell(self.receiver.deadline_passed)
 
     def connectionLost(self, reason: Any) -> None:
         """

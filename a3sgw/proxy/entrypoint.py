@@ -17,6 +17,7 @@ from a3sgw.address import AddressSet
 from a3sgw.interfaces import IObserver
 from a3sgw.message import LocalResponse, RequestHead
 from a3sgw.observe.record import Record
+from a3sgw.proxy.forwarding import Forwarding
 from a3sgw.wire.http1 import RequestLimits
 
 __all__ = ["AdminGate", "Entrypoint", "EntrypointTimeouts", "Observers"]
@@ -103,3 +104,5 @@ class Entrypoint:
     admin: AdminGate | None
     observers: Observers
     series: Any
+    forwardings: dict[tuple[bytes, ...], Forwarding] = attrs.field(factory=dict, init=False)
+    """What trusted proxies said lately, and what became of it; bounded by whoever adds to it."""

@@ -64,6 +64,12 @@ class Forwarding:
             ]
         )
 
+    def block_for_http10(self) -> bytes:
+        """
+        Return `block` for a request that came over HTTP/1.0, which `Via` has to say (RFC 9110 section 7.6.3).
+        """
+        return self.block[: -len(b"1.1 " + PSEUDONYM)] + b"1.0 " + PSEUDONYM
+
 
 def forwarded_addresses(fields: Sequence[Field]) -> list[bytes]:
     """

@@ -106,11 +106,12 @@ class Http1Client:
         assert head is not None
         address = self._pool.backend.address
         forwarding = exchange.forwarding
+        block = forwarding.block_for_http10() if head.is_http10 else forwarding.block
         authority = head.authority if settings.pass_host_header and head.authority else address.authority
         lines = [b"%b %b%b HTTP/1.1\r\nHost: %b" % (head.method, address.prefix, head.target, authority)]
         lines += [field[2] for field in head.fields]
         lines.append(
-            b"%b\r\nX-Forwarded-Host: %b\r\nX-Request-Id: %b" % (forwarding.block, forwarding.host or head.authority or authority, head.request_id)
+            b"%b\r\nX-Forwarded-Host: %b\r\nX-Request-Id: %b" % (block, forwarding.host or head.authority or authority, head.request_id)
         )
         if head.length == CHUNKED:
             lines.append(b"Transfer-Encoding: chunked")

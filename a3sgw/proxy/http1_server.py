@@ -34,6 +34,7 @@ __all__ = ["Http1Server"]
 
 _AHEAD_BYTES: Final = 65536
 _SMALL_BODY: Final = 16384
+_FORWARDINGS: Final = 1024
 
 
 class _Door(Protocol):
@@ -248,9 +249,17 @@ class Http1Server:
 
     def _judge_forwarding(self, forwarded: list[Field]) -> Forwarding:
         if self._is_trusted:
-            trusted = self._entrypoint.trusted
-            assert trusted is not None
-            return resolve_forwarding(self._peer, self._peer_packed, self._scheme, self._local_port, trusted, forwarded)
+            known = self._entrypoint.forwardings
+            key = (self._peer, self._local_port, *[field[2] for field in forwarded])
+            forwarding = known.get(key)
+            if forwarding is None:
+                trusted = self._entrypoint.trusted
+                assert trusted is not None
+                forwarding = resolve_forwarding(self._peer, self._peer_packed, self._scheme, self._local_port, trusted, forwarded)
+                if len(known) >= _FORWARDINGS:
+                    known.clear()
+                known[key] = forwarding
+            return forwarding
         # Not believed; only the fact that there is a proxy is remembered.
         return Forwarding(
             client=self._peer,
