@@ -18,9 +18,12 @@ from twisted.internet.defer import Deferred
 
 from a3sgw.address import AddressSet
 from a3sgw.config.address import parse_listen_address, parse_server_url
+from a3sgw.config.decode import source_order
+from a3sgw.config.finding import Findings
 from a3sgw.config.load import Loaded, load_file
 from a3sgw.config.model import EntrypointConfig, GatewayConfig, RouterConfig, ServerConfig, ServiceConfig
 from a3sgw.config.tree import Position, Problem
+from a3sgw.config.wording import item_path, quote
 from a3sgw.interfaces import IObserver
 from a3sgw.listen.door import Gates
 from a3sgw.message import LocalResponse, RequestHead
@@ -266,18 +269,30 @@ def rule_problems(config: GatewayConfig, positions: Mapping[str, Position]) -> l
     """
     Return a problem for each rule that cannot be read or does not fit its entrypoints.
     """
-    problems = []
+    findings = Findings(positions)
     for name, router in config.routers.items():
-        path = f"routers.{name}.rule"
-        if not router.rule:
-            continue
-        protocols = {config.entrypoints[each].protocol for each in router.entrypoints if each in config.entrypoints}
-        try:
-            parse_rule(router.rule, "tcp" if protocols == {"tcp"} else "http")
-        except RuleError as error:
-            message = f'router "{name}": invalid rule {router.rule!r}: column {error.column}: {error}'
-            problems.append(Problem(positions.get(path), path, message))
-    return problems
+        path = f"{item_path('routers', name)}.rule"
+        error = _rule_error(config, router)
+        if error is not None:
+            findings.report(path, f"router {quote(name)} has the rule {findings.show(path, router.rule)}: {error}")
+    return findings.problems
+
+
+def _rule_error(config: GatewayConfig, router: RouterConfig) -> ValueError | None:
+    protocols = {entrypoint.protocol for name, entrypoint in config.entrypoints.items() if not router.entrypoints or name in router.entrypoints}
+    if router.entrypoints and len(protocols) > 1:
+        return ValueError(f"its entrypoints speak {' and '.join(sorted(protocols))}, but a rule is for one protocol; split the router")
+    error = None
+    # Without entrypoints of its own, a router serves those whose protocol its rule is for.
+    for kind in ("http", "tcp") if "http" in protocols or not protocols else ("tcp",):
+        if kind == "http" or "tcp" in protocols:
+            try:
+                parse_rule(router.rule, "http" if kind == "http" else "tcp")
+            except RuleError as failure:
+                error = error or failure
+            else:
+                return None
+    return error
 
 
 def load(path: str, environ: Mapping[str, str]) -> Loaded:
@@ -296,6 +311,4 @@ def check_rules(loaded: Loaded) -> Loaded:
     found = rule_problems(loaded.config, loaded.positions)
     if not found:
         return loaded
-    everywhere = Position("", 0, 0)
-    problems = sorted([*loaded.problems, *found], key=lambda problem: problem.position or everywhere)
-    return attrs.evolve(loaded, problems=tuple(problems))
+    return attrs.evolve(loaded, problems=tuple(sorted([*loaded.problems, *found], key=source_order)))

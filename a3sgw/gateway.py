@@ -47,7 +47,7 @@ class Gateway(MultiService):
     _log = Logger()
 
     def __init__(self, config: GatewayConfig, reactor: Any = None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         _refuse_problems(config)
         if reactor is None:
             from twisted.internet import reactor
@@ -141,7 +141,7 @@ class Gateway(MultiService):
         """
         Start as part of a service tree. A failure is logged and stops the reactor: a gateway that does not listen must not look alive.
         """
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         if self._state == "created":
 
             def failed(failure: Failure) -> None:

@@ -86,7 +86,7 @@ if _EPollReactor is not None:
 
         def __init__(self) -> None:
             self.flushes = FlushQueue()
-            super().__init__()
+            super().__init__()  # type: ignore[no-untyped-call]
 
         def doPoll(self, timeout: float | None) -> None:
             """
@@ -114,7 +114,7 @@ if _EPollReactor is not None:
                         log.err()
                         why = sys.exc_info()[1]
                     if why:
-                        self._disconnectSelectable(selectable, why, True)
+                        self._disconnectSelectable(selectable, why, True)  # type: ignore[no-untyped-call]
                 else:
                     log.callWithLogger(selectable, self._doReadOrWrite, selectable, descriptor, event)
                 if flushes:

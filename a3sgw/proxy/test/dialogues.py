@@ -76,7 +76,7 @@ class DialogueCase(SynchronousTestCase):
         self.say(self.client, data)
         return self.dialogue.backend()
 
-    def assert_refused(self, status: int, word: str):
+    def assert_refused(self, status, word):
         """
         Fail unless the client was answered `status` for the reason `word`.
         """
