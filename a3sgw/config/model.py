@@ -1,0 +1,236 @@
+"""
+The configuration of a gateway, as frozen objects that compare by value.
+
+Attributes are called as in HCL; durations are seconds as floats, lists are tuples, labelled blocks are `FrozenMap`s by label, secrets are
+`Secret`s. An object made by hand is not checked; `check.check` looks at a whole `GatewayConfig`, and `load` at everything.
+
+This module holds the top and names every configuration class of the other `model_…` modules.
+"""
+
+# `setting` declares an attribute as `attrs.field` does; ruff cannot know that.
+# ruff: noqa: RUF009
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any, Union
+
+import attrs
+
+from a3sgw.config.kinds import NAME, Integer, IntegerOrWord, Text
+from a3sgw.config.model_entrypoint import (
+    AcmeDnsConfig,
+    CertificateConfig,
+    EncodedCharactersConfig,
+    EntrypointConfig,
+    EntrypointTimeoutsConfig,
+    ForwardedHeadersConfig,
+    LimitsConfig,
+    TlsConfig,
+)
+from a3sgw.config.model_middleware import (
+    MIDDLEWARE_TYPES,
+    ApiKeyConfig,
+    BasicAuthConfig,
+    BodyLimitConfig,
+    CircuitBreakerConfig,
+    CompressConfig,
+    CorsConfig,
+    ForwardAuthConfig,
+    HeadersConfig,
+    IpAllowConfig,
+    JwtConfig,
+    MiddlewareConfig,
+    RateLimitConfig,
+    RateLimitRedisConfig,
+    RetryConfig,
+    StripPrefixConfig,
+    TcpFilterConfig,
+)
+from a3sgw.config.model_observability import AccessLogConfig, DashboardConfig, MetricsConfig, ObservabilityConfig, TracingConfig
+from a3sgw.config.model_provider import (
+    DiscoveryProviderConfig,
+    DnsProviderConfig,
+    DockerProviderConfig,
+    FileProviderConfig,
+    KubernetesProviderConfig,
+    ProvidersConfig,
+    SeedConfig,
+)
+from a3sgw.config.model_service import (
+    ConnectionPoolConfig,
+    FailoverConfig,
+    HealthCheckConfig,
+    LoadBalancerConfig,
+    MirrorConfig,
+    PassiveHealthConfig,
+    RevisionConfig,
+    RolloutConfig,
+    ScalingConfig,
+    ServerConfig,
+    ServiceConfig,
+    ServiceTimeoutsConfig,
+    StickyConfig,
+    UpstreamTlsConfig,
+)
+from a3sgw.config.setting import ListKind, NamedKind, ObjectKind, label, setting, to_json
+from a3sgw.config.tree import Problem
+from a3sgw.config.values import FrozenMap, Secret
+
+__all__ = [
+    "MIDDLEWARE_TYPES",
+    "AccessLogConfig",
+    "AcmeDnsConfig",
+    "ApiKeyConfig",
+    "BasicAuthConfig",
+    "BodyLimitConfig",
+    "CertificateConfig",
+    "CircuitBreakerConfig",
+    "CompressConfig",
+    "ConfigurationError",
+    "ConnectionPoolConfig",
+    "CorsConfig",
+    "DashboardConfig",
+    "DiscoveryProviderConfig",
+    "DnsProviderConfig",
+    "DockerProviderConfig",
+    "EncodedCharactersConfig",
+    "EntrypointConfig",
+    "EntrypointTimeoutsConfig",
+    "FailoverConfig",
+    "FileProviderConfig",
+    "ForwardAuthConfig",
+    "ForwardedHeadersConfig",
+    "FrozenMap",
+    "GatewayConfig",
+    "HeadersConfig",
+    "HealthCheckConfig",
+    "IpAllowConfig",
+    "JwtConfig",
+    "KubernetesProviderConfig",
+    "LimitsConfig",
+    "LoadBalancerConfig",
+    "MetricsConfig",
+    "MiddlewareConfig",
+    "MirrorConfig",
+    "ObservabilityConfig",
+    "PassiveHealthConfig",
+    "ProvidersConfig",
+    "RateLimitConfig",
+    "RateLimitRedisConfig",
+    "RetryConfig",
+    "RevisionConfig",
+    "RolloutConfig",
+    "RouterConfig",
+    "ScalingConfig",
+    "Secret",
+    "SeedConfig",
+    "ServerConfig",
+    "ServiceConfig",
+    "ServiceTimeoutsConfig",
+    "StickyConfig",
+    "StripPrefixConfig",
+    "TcpFilterConfig",
+    "TlsConfig",
+    "TracingConfig",
+    "UpstreamTlsConfig",
+]
+
+
+class ConfigurationError(Exception):
+    """
+    A configuration has `problems`; the text lists them all, one on each line.
+    """
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        return "Configuration error: " + "\n".join(str(problem) for problem in self.problems)
+
+
+def _runs_workers(workers: int | str) -> bool:
+    return workers == 1
+
+
+@attrs.frozen(kw_only=True)
+class RouterConfig:
+    """
+    Which requests go to which service.
+    """
+
+    name: str = label()
+    rule: str = setting(Text("a rule like \"PathPrefix(`/api`)\""), "Which requests are meant, in Traefik's rule language.")
+    service: str = setting(NAME, "Where they go.")
+    entrypoints: tuple[str, ...] = setting(
+        ListKind(NAME), "Through which entrypoints they come; empty means through any whose protocol fits the rule.", default=()
+    )
+    middlewares: tuple[str, ...] = setting(ListKind(NAME), "What they pass on the way, in this order.", default=())
+    priority: int = setting(
+        Integer(minimum=-(2**31), maximum=2**31 - 1),
+        "Routers with a higher number are asked first; 0 stands for the length of the rule's text. Among equals the name decides.",
+        default=0,
+    )
+
+
+@attrs.frozen(kw_only=True)
+class GatewayConfig:
+    """
+    What may stand outside of any block.
+    """
+
+    entrypoints: FrozenMap[str, EntrypointConfig] = setting(
+        NamedKind("entrypoint", EntrypointConfig), "Where the gateway listens; at least one.", default=FrozenMap()
+    )
+    routers: FrozenMap[str, RouterConfig] = setting(NamedKind("router", RouterConfig), "Which requests go where.", default=FrozenMap())
+    services: FrozenMap[str, ServiceConfig] = setting(NamedKind("service", ServiceConfig), "Sets of servers.", default=FrozenMap())
+    middlewares: FrozenMap[str, MiddlewareConfig] = setting(
+        NamedKind("middleware", variants=tuple(MIDDLEWARE_TYPES.values())), "What happens to requests on the way.", default=FrozenMap()
+    )
+    providers: ProvidersConfig | None = setting(ObjectKind(ProvidersConfig), "Other sources of configuration.", default=None)
+    dashboard: DashboardConfig = setting(ObjectKind(DashboardConfig), "The gateway's own API.", default=DashboardConfig())
+    observability: ObservabilityConfig = setting(
+        ObjectKind(ObservabilityConfig), "Access log, metrics and traces.", default=ObservabilityConfig()
+    )
+    shutdown_timeout_secs: int = setting(
+        Integer(maximum=86400, unit="seconds"), "How long a stop waits for requests in flight; 0 means not at all.", default=30
+    )
+    workers: Union[int, str] = setting(
+        IntegerOrWord(Integer(minimum=1, maximum=1024), "auto"),
+        "How many processes carry requests; `\"auto\"` is one for each core.",
+        default=1,
+        runs_when=_runs_workers,
+        runs_note="`1`",
+    )
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> GatewayConfig:
+        """
+        Return the configuration in a file, with variables from this process's environment.
+
+        Raises `ConfigurationError` with every problem found.
+        """
+        # `load` builds what stands here, so it cannot be imported before.
+        from a3sgw.config.load import load_file
+
+        return load_file(path, os.environ).valid_config()
+
+    @classmethod
+    def from_hcl(cls, text: str, source: str = "<string>") -> GatewayConfig:
+        """
+        Return the configuration in a text, which problems call `source`.
+
+        Raises `ConfigurationError` with every problem found.
+        """
+        from a3sgw.config.load import load_text
+
+        return load_text(text, source, os.environ).valid_config()
+
+    def to_json(self) -> dict[str, Any]:
+        """
+        Return everything under its HCL names as plain dicts, lists and scalars; secrets are masked, what is unset is `None` or `[]`.
+        """
+        plain: dict[str, Any] = to_json(self)
+        return plain

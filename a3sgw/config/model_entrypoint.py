@@ -1,0 +1,224 @@
+"""
+Entrypoints: the doors of the gateway, their TLS and their bounds.
+"""
+
+# `setting` declares an attribute as `attrs.field` does; ruff cannot know that.
+# ruff: noqa: RUF009
+
+from __future__ import annotations
+
+import attrs
+
+from a3sgw.config.kinds import ADDRESS, DOMAIN, FILE, FLAG, HTTP_URL, NAME, NETWORK, SECRET, Duration, Integer, Text, Word
+from a3sgw.config.setting import ListKind, ObjectKind, ObjectListKind, label, setting
+from a3sgw.config.values import Secret
+
+__all__ = [
+    "AcmeDnsConfig",
+    "CertificateConfig",
+    "EncodedCharactersConfig",
+    "EntrypointConfig",
+    "EntrypointTimeoutsConfig",
+    "ForwardedHeadersConfig",
+    "LimitsConfig",
+    "TlsConfig",
+]
+
+_HTTP = ("http",)
+_STREAMS = ("http", "tcp")
+_UDP = ("udp",)
+
+
+def _check_email(text: str) -> str:
+    local, at, domain = text.rpartition("@")
+    if not (at and local and domain) or not text.isprintable() or " " in text:
+        raise ValueError("which is not an e-mail address")
+    return text
+
+
+def _runs_protocol(protocol: str) -> bool:
+    return protocol == "http"
+
+
+@attrs.frozen(kw_only=True)
+class AcmeDnsConfig:
+    """
+    The DNS service in which ACME challenges are answered.
+    """
+
+    provider: str = setting(Word(("cloudflare", "route53")), "The DNS service.")
+    api_token: Secret = setting(SECRET, "Its token; for `route53` the key id and the secret, as `KEYID:SECRET`.")
+    zone_id: str | None = setting(NAME, "The zone's id; without it the zone is looked up by its name.", default=None)
+    propagation_wait_secs: int = setting(
+        Integer(maximum=86400, unit="seconds"), "How long to wait at most until the record is seen everywhere.", default=60
+    )
+
+
+@attrs.frozen(kw_only=True)
+class CertificateConfig:
+    """
+    One certificate and its key.
+    """
+
+    cert_file: str = setting(FILE, "PEM file of the certificate chain, leaf first.")
+    key_file: str = setting(FILE, "PEM file of the private key.")
+
+
+@attrs.frozen(kw_only=True)
+class TlsConfig:
+    """
+    TLS on an entrypoint. Give `cert_file` and `key_file`, or `certificates`, or `acme = true`, or several of these.
+    """
+
+    cert_file: str | None = setting(FILE, "PEM file of the certificate chain, leaf first; together with `key_file`.", default=None)
+    key_file: str | None = setting(FILE, "PEM file of the private key (PKCS#8, PKCS#1 or SEC1).", default=None)
+    certificates: tuple[CertificateConfig, ...] = setting(
+        ObjectListKind(CertificateConfig), "More certificates; the name the client asks for chooses among all of them.", default=()
+    )
+    min_version: str = setting(Word(("1.2", "1.3")), "The oldest version of TLS.", default="1.2")
+    client_ca_file: str | None = setting(FILE, "PEM file of the authorities that may vouch for clients.", default=None)
+    client_auth: str = setting(
+        Word(("none", "optional", "require")), "Whether clients are asked for a certificate; not without `client_ca_file`.", default="none"
+    )
+    acme: bool = setting(FLAG, "Whether certificates are ordered automatically.", default=False)
+    acme_email: str | None = setting(
+        Text("an e-mail address", _check_email), "The contact for the authority; required with `acme`.", default=None
+    )
+    acme_domains: tuple[str, ...] = setting(
+        ListKind(DOMAIN), "The names on the certificate; without them, the hosts in the rules of this entrypoint's routers.", default=()
+    )
+    acme_staging: bool = setting(FLAG, "Whether Let's Encrypt's staging directory is used.", default=False)
+    acme_storage_path: str = setting(FILE, "The folder for certificates and the account key.", default="/etc/gateway/acme")
+    acme_challenge: str = setting(
+        Word(("http-01", "dns-01")),
+        "How the authority checks the names; `dns-01` needs `acme_dns` and is needed for wildcards.",
+        default="http-01",
+    )
+    acme_directory_url: str | None = setting(HTTP_URL, "Another authority's directory; without it, Let's Encrypt's.", default=None)
+    acme_ca_file: str | None = setting(FILE, "PEM file of the authority of the directory's own HTTPS certificate.", default=None)
+    acme_renewal_days: int = setting(
+        Integer(minimum=1, maximum=365, unit="days"), "How long before its end a certificate is renewed.", default=30
+    )
+    acme_eab_kid: str | None = setting(NAME, "Key id of an external account, together with `acme_eab_hmac_key`.", default=None)
+    acme_eab_hmac_key: Secret | None = setting(SECRET, "The external account's key.", default=None)
+    acme_dns: AcmeDnsConfig | None = setting(ObjectKind(AcmeDnsConfig), "The DNS service for `dns-01`.", default=None)
+
+
+@attrs.frozen(kw_only=True)
+class ForwardedHeadersConfig:
+    """
+    Which peers are believed when they say, in `X-Forwarded-*` and `Forwarded`, whom they speak for. Everybody else's are dropped.
+    """
+
+    trusted_ips: tuple[str, ...] = setting(ListKind(NETWORK), "The proxies in front of this gateway.", default=())
+
+
+@attrs.frozen(kw_only=True)
+class EntrypointTimeoutsConfig:
+    """
+    How long the gateway waits for clients.
+    """
+
+    request_header: float = setting(Duration(), "For a whole request head, from its first byte.", default=10.0)
+    request_body: float = setting(Duration(), "For the next piece of a request's body.", default=60.0)
+    idle: float = setting(Duration(), "For the next request on a connection.", default=75.0)
+    write: float = setting(Duration(), "For the client to take the next piece of a response.", default=60.0)
+
+
+@attrs.frozen(kw_only=True)
+class LimitsConfig:
+    """
+    How large a request head may be.
+    """
+
+    max_header_bytes: int = setting(
+        Integer(minimum=256, maximum=2**24, unit="bytes"), "All header fields of a request together; more is answered 431.", default=65536
+    )
+    max_header_count: int = setting(Integer(minimum=1, maximum=10_000), "How many header fields; more are answered 431.", default=128)
+    max_request_line_bytes: int = setting(
+        Integer(minimum=64, maximum=2**20, unit="bytes"), "The request line; a longer one is answered 414.", default=8192
+    )
+
+
+@attrs.frozen(kw_only=True)
+class EncodedCharactersConfig:
+    """
+    Which ambiguous encodings in paths are let through. Without these the request is answered 400.
+    """
+
+    allow_encoded_slash: bool = setting(FLAG, "`%2F`", default=False)
+    allow_encoded_backslash: bool = setting(FLAG, "`%5C` and a bare backslash", default=False)
+    allow_encoded_null_character: bool = setting(FLAG, "`%00`", default=False)
+    allow_malformed_escapes: bool = setting(FLAG, "A percent sign that two hexadecimal digits do not follow", default=False)
+
+
+@attrs.frozen(kw_only=True)
+class EntrypointConfig:
+    """
+    A place where the gateway listens. At least one is required.
+    """
+
+    name: str = label()
+    address: str = setting(ADDRESS, "Where to listen; see [addresses](#addresses).")
+    protocol: str = setting(
+        Word(("http", "tcp", "udp")), "What is spoken there.", default="http", runs_when=_runs_protocol, runs_note='`"http"`'
+    )
+    tls: TlsConfig | None = setting(ObjectKind(TlsConfig), "TLS.", default=None, protocols=_STREAMS, runs=False)
+    max_connections: int | None = setting(
+        Integer(maximum=2**32 - 1),
+        "How many connections at a time; more are closed at once. 0 refuses all; without it there is no bound.",
+        default=None,
+        protocols=_STREAMS,
+    )
+    tcp_allowed_ips: tuple[str, ...] = setting(
+        ListKind(NETWORK),
+        "Who may connect; empty means everybody.",
+        default=(),
+        aliases=("allowed_ips",),
+        protocols=_STREAMS,
+    )
+    udp_session_timeout_secs: int = setting(
+        Integer(minimum=1, maximum=366 * 86400, unit="seconds"),
+        "How long a client of a UDP service stays known while nothing moves.",
+        default=30,
+        protocols=_UDP,
+        runs=False,
+    )
+    udp_max_sessions: int = setting(
+        Integer(minimum=1, maximum=2**24),
+        "How many clients of a UDP service are known at a time.",
+        default=10_000,
+        protocols=_UDP,
+        runs=False,
+    )
+    forwarded_headers: ForwardedHeadersConfig = setting(
+        ObjectKind(ForwardedHeadersConfig), "Trust in other proxies.", default=ForwardedHeadersConfig(), protocols=_HTTP
+    )
+    timeouts: EntrypointTimeoutsConfig = setting(
+        ObjectKind(EntrypointTimeoutsConfig), "How long to wait for clients.", default=EntrypointTimeoutsConfig(), protocols=_HTTP
+    )
+    limits: LimitsConfig = setting(ObjectKind(LimitsConfig), "Bounds of request heads.", default=LimitsConfig(), protocols=_HTTP)
+    allow_underscores_in_headers: bool = setting(
+        FLAG,
+        "Whether header names may hold underscores. Many servers cannot tell `X_User` from `X-User`, so such a request is answered 400.",
+        default=False,
+        protocols=_HTTP,
+    )
+    merge_slashes: bool = setting(FLAG, "Whether `//` in a path is read as `/`.", default=True, protocols=_HTTP)
+    encoded_characters: EncodedCharactersConfig = setting(
+        ObjectKind(EncodedCharactersConfig), "Ambiguous encodings in paths.", default=EncodedCharactersConfig(), protocols=_HTTP
+    )
+    middlewares: tuple[str, ...] = setting(
+        ListKind(NAME),
+        "Middlewares for everything that comes in here, before those of the router.",
+        default=(),
+        protocols=_STREAMS,
+        runs=False,
+    )
+
+    @property
+    def allowed_ips(self) -> tuple[str, ...]:
+        """
+        The same as `tcp_allowed_ips`, whose name is older than its use on http entrypoints.
+        """
+        return self.tcp_allowed_ips

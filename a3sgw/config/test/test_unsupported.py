@@ -1,0 +1,170 @@
+"""
+Tests of the complaint about what this version does not run.
+"""
+
+from typing import Any
+
+import attrs
+from twisted.trial.unittest import SynchronousTestCase
+
+from a3sgw.config import model
+from a3sgw.config.setting import settings_of
+from a3sgw.config.test.loading import ENTRYPOINT, unsupported_problems
+from a3sgw.config.unsupported import unsupported
+
+
+def _service(body, servers='servers = [{ url = "http://a" }]'):
+    return f'{ENTRYPOINT}services "s" {{\n load_balancer {{\n {servers}\n {body}\n}}\n}}'
+
+
+class UnsupportedTests(SynchronousTestCase):
+    """
+    Nothing is accepted and ignored.
+    """
+
+    def check(self, text, *expected, environ=None):
+        self.assertEqual(unsupported_problems(text, environ), [f"gw.hcl:{line}" for line in expected])
+
+    def test_runs(self):
+        """
+        What does run is not complained about.
+        """
+        self.check(
+            """
+            entrypoints "web" {
+              address = ":80"
+              protocol = "http"
+              max_connections = 5
+              allowed_ips = ["::1"]
+              timeouts { idle = "5s" }
+              limits { max_header_count = 5 }
+              middlewares = []
+              forwarded_headers { trusted_ips = ["::1"] }
+              encoded_characters { allow_encoded_slash = true }
+            }
+            services "s" {
+              load_balancer {
+                strategy = "round-robin"
+                servers = [{ url = "http://a", weight = 3 }, { url = "unix:/run/a" }]
+              }
+              timeouts { connect = "1s" }
+              connection_pool { max_connections = 5 }
+              pass_host_header = false
+              max_replay_bytes = 0
+            }
+            routers "r" {
+              rule = "x"
+              service = "s"
+              priority = 5
+            }
+            dashboard {
+              address = ":81"
+              username = "u"
+              password = "p"
+            }
+            observability {
+              access_log { format = "common" }
+              metrics { buckets = [1] }
+            }
+            workers = 1
+            shutdown_timeout_secs = 5
+            providers {}
+            """
+        )
+
+    def test_middlewares(self):
+        """
+        Each middleware is named with its type and place.
+        """
+        self.check(
+            ENTRYPOINT + 'middlewares "auth" {\n  type = "jwt"\n  value = "x"\n}',
+            '3:10: this version does not run middlewares of type "jwt" yet; remove middlewares.auth',
+        )
+
+    def test_blocks(self):
+        """
+        Blocks and attributes that do nothing yet are named; what lies within them is not repeated.
+        """
+        self.check(
+            'entrypoints "e" {\n  address = ":1"\n  tls {\n    acme = true\n  }\n}',
+            "3:3: this version does not run tls yet; remove entrypoints.e.tls",
+        )
+        self.check(
+            _service('sticky { cookie = "c" }\n passive_health {}\n health_check { path = "/" }'),
+            "7:2: this version does not run health_check yet; remove services.s.load_balancer.health_check",
+            "5:2: this version does not run sticky yet; remove services.s.load_balancer.sticky",
+            "6:2: this version does not run passive_health yet; remove services.s.load_balancer.passive_health",
+        )
+        self.check(
+            ENTRYPOINT + "observability {\n tracing { }\n}\nproviders {\n file { watch = false }\n}",
+            "6:2: this version does not run file yet; remove providers.file",
+            "3:2: this version does not run tracing yet; remove observability.tracing",
+        )
+
+    def test_values(self):
+        """
+        Where only some values run, the others are named with those.
+        """
+        self.check(
+            _service('strategy = "random"', 'servers = [{ url = "http://a" }, { url = "https://b" }]'),
+            '5:13: services.s.load_balancer.strategy is "random", which this version does not run yet; it runs "round-robin"',
+            '4:43: services.s.load_balancer.servers[1].url is "https://b", which this version does not run yet; it runs http:// and unix:',
+        )
+        self.check(
+            'entrypoints "e" {\n  address = ":1"\n  protocol = "tcp"\n}',
+            '3:14: entrypoints.e.protocol is "tcp", which this version does not run yet; it runs "http"',
+        )
+        self.check(ENTRYPOINT + 'workers = "auto"', '2:11: workers is "auto", which this version does not run yet; it runs 1')
+        self.check(ENTRYPOINT + "workers = 2", "2:11: workers is 2, which this version does not run yet; it runs 1")
+
+    def test_foreign(self):
+        """
+        A value from the environment is not printed.
+        """
+        found = unsupported_problems(_service("", 'servers = [{ url = "${U}" }]'), {"U": "https://hidden"})
+        self.assertEqual(len(found), 1)
+        self.assertNotIn("hidden", found[0])
+
+    def test_every_declaration_counts(self):
+        """
+        Every service and entrypoint attribute that does not run is complained about as soon as it is used.
+        """
+        cases: list[tuple[str, Any, dict[str, Any]]] = [
+            ("services", model.ServiceConfig, {"mirror": model.MirrorConfig(service="t"), "failover": model.FailoverConfig(service="t")}),
+            ("entrypoints", model.EntrypointConfig, {}),
+        ]
+        for kind, cls, samples in cases:
+            for declared in settings_of(cls):
+                if declared.runs:
+                    continue
+                sample = samples.get(declared.attribute)
+                if sample is None:
+                    sample = 5 if isinstance(declared.default, int) else (("m",) if declared.default == () else self.made(declared))
+                given: dict[str, Any] = {"name": "x", declared.attribute: sample}
+                if kind == "entrypoints":
+                    given["address"] = ":80"
+                whole: dict[str, Any] = {kind: {"x": cls(**given)}}
+                problems = unsupported(model.GatewayConfig(**whole), {})
+                self.assertEqual([problem.path for problem in problems], [f"{kind}.x.{declared.key}"])
+
+    def made(self, declared):
+        cls = declared.kind.cls
+        return cls(**{field.name: "x" for field in attrs.fields(cls) if field.default is attrs.NOTHING})
+
+    def test_providers(self):
+        """
+        No provider runs yet, and every one says so.
+        """
+        text = """
+            providers {
+              file {}
+              discovery { seeds = [{ url = "http://a" }] }
+              kubernetes {}
+              docker {}
+              dns "s" { hostname = "a" }
+            }
+            """
+        found = unsupported_problems(ENTRYPOINT + text)
+        self.assertEqual(len(found), 5)
+        for name in ("file", "discovery", "kubernetes", "docker", "dns"):
+            self.assertTrue(any(f"remove providers.{name}" in problem for problem in found), name)
