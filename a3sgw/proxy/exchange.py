@@ -38,6 +38,7 @@ __all__ = ["Exchange", "refusal"]
 IDEMPOTENT: Final = frozenset([b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"])
 """The methods of RFC 9110 section 9.2.2: sending one twice does what sending it once does."""
 
+_WAITING_BYTES: Final = 65536
 _JSON: Final = make_field(b"Content-Type", b"application/json")
 _RUN: Final = os.urandom(6).hex().encode()
 _next_number = count(1).__next__
@@ -151,6 +152,8 @@ class Exchange(Record):
         upstream = self._upstream
         if upstream is None:
             self._pending += piece
+            if len(self._pending) >= _WAITING_BYTES and not ended:
+                self._downstream.hold_request(WAITING_ROOM)
         else:
             self._send_piece(upstream, piece, ended)
 
@@ -209,10 +212,8 @@ class Exchange(Record):
             upstream.abort()
             upstream = backend.pool.lease(self)
         if upstream is None:
-            # A waiting room: the valve is shut, and the pool keeps the time.
+            # A waiting room; the pool keeps the time. Reading goes on until the room is full, so that a client that leaves is noticed.
             self._is_waiting = True
-            if not self.request_ended:
-                self._downstream.hold_request(WAITING_ROOM)
             return
         self.leased = self.started if self.attempts == 1 else monotonic()
         self._send(upstream)
@@ -336,6 +337,8 @@ class Exchange(Record):
             # The backend had closed it while it was idle; on a fresh connection the same backend will do.
             self._stale_retried = True
             self._let_go_of_backend()
+            # What the lost connection did not take must not hold the next one up.
+            self._downstream.free_request(UPSTREAM_SLOW)
             self.service.retries += 1
             assert self.backend is not None
             self._try(self.backend, fresh=True)

@@ -83,6 +83,7 @@ class Http1Server:
         "_door",
         "_entrypoint",
         "_forwarding",
+        "_is_ahead",
         "_is_chunking",
         "_is_serving",
         "_is_trusted",
@@ -107,6 +108,7 @@ class Http1Server:
         self._checked = 0
         self._body: BodyReader | None = None
         self._closes = False
+        self._is_ahead = False
         self._is_chunking = False
         self._is_serving = False
         self.exchange: Exchange | None = None
@@ -140,6 +142,7 @@ class Http1Server:
                 # Sent ahead of its turn.
                 self._buffer += data
                 if len(self._buffer) > _AHEAD_BYTES:
+                    self._is_ahead = True
                     self._stream.hold(PIPELINE)
             else:
                 if self._buffer:
@@ -172,6 +175,10 @@ class Http1Server:
             self._is_serving = False
         if self._closes:
             self._stream.close(linger=True)
+        elif self._is_ahead and (self._body is not None or len(self._buffer) <= _AHEAD_BYTES):
+            # There is room again, or a request whose body has yet to come.
+            self._is_ahead = False
+            self._stream.free(PIPELINE)
 
     def _wait_for_head(self, data: bytes) -> bytes | None:
         """
@@ -399,13 +406,7 @@ class Http1Server:
         stream = self._stream
         stream.deadline = stream.now() + self._entrypoint.timeouts.idle
         if self._buffer and not self._is_serving and not stream.is_congested:
-            self._serve_ahead()
-
-    def _serve_ahead(self) -> None:
-        data = self._buffer
-        self._serve(data)
-        if self.exchange is None and not self._closes:
-            self._stream.free(PIPELINE)
+            self._serve(self._buffer)
 
     def hold_request(self, pauser: int) -> None:
         """
@@ -466,7 +467,7 @@ class Http1Server:
             return
         stream.deadline = stream.now() + self._entrypoint.timeouts.idle
         if self._buffer:
-            self._serve_ahead()
+            self._serve(self._buffer)
 
     def deadline_passed(self) -> None:
         """

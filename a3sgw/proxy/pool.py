@@ -62,6 +62,32 @@ class _Waiter:
         self.lessee.lease_failed(Outcome.POOL_EXHAUSTED)
 
 
+class _Resolving:
+    """
+    A lessee that waits for its backend's name to be resolved, with its deadline for the sweep.
+    """
+
+    __slots__ = ("deadline", "lessee", "pool")
+
+    def __init__(self, pool: Pool, lessee: _Lessee, deadline: float) -> None:
+        self.pool = pool
+        self.lessee = lessee
+        self.deadline = deadline
+        pool._deadlines.add(self)
+
+    def cancel(self) -> None:
+        """
+        Wait no longer.
+        """
+        self.pool._deadlines.discard(self)
+
+    def deadline_passed(self) -> None:
+        """
+        Called by the sweep.
+        """
+        self.pool._connected(self.lessee, None, Outcome.CONNECT_TIMEOUT)
+
+
 class Pool:
     """
     The connections to one backend.
@@ -95,7 +121,7 @@ class Pool:
         self._deadlines = dialer.deadlines
         self._idle: list[Http1Client] = []
         self._queue: deque[_Waiter] = deque()
-        self._attempts: dict[_Lessee, Connecting | None] = {}
+        self._attempts: dict[_Lessee, Connecting | _Resolving] = {}
         self._addresses: list[Address] = []
         self._addresses_until = 0.0
         self._is_retired = False
@@ -142,10 +168,8 @@ class Pool:
         Forget a lessee that still waits.
         """
         if lessee in self._attempts:
-            attempt = self._attempts.pop(lessee)
             self.connecting -= 1
-            if attempt is not None:
-                attempt.cancel()
+            self._attempts.pop(lessee).cancel()
             self._serve_next()
             return
         for waiter in self._queue:
@@ -211,7 +235,6 @@ class Pool:
 
     def _connect(self, lessee: _Lessee) -> None:
         self.connecting += 1
-        self._attempts[lessee] = None
         deadline = self._deadlines.seconds() + self.settings.connect_timeout
         address = self.backend.address
         if address.path:
@@ -219,15 +242,18 @@ class Pool:
         elif self._addresses and self._deadlines.seconds() < self._addresses_until:
             self._connect_to(self._addresses, lessee, deadline)
         else:
+            self._attempts[lessee] = _Resolving(self, lessee, deadline)
             self._dialer.resolve(address.host, address.port, lambda found: self._resolved(found, lessee, deadline))
 
     def _resolved(self, found: list[Address], lessee: _Lessee, deadline: float) -> None:
         if found:
             self._addresses = found
             self._addresses_until = self._deadlines.seconds() + self.ADDRESSES_KEPT_SECONDS
-        if lessee not in self._attempts:
+        attempt = self._attempts.get(lessee)
+        if not isinstance(attempt, _Resolving):
             return
         if found:
+            attempt.cancel()
             self._connect_to(found, lessee, deadline)
         else:
             self._dialer.later(self._connected, lessee, None, Outcome.DNS_ERROR)
@@ -236,9 +262,11 @@ class Pool:
         self._attempts[lessee] = self._dialer.connect(addresses, deadline, lambda sock, outcome: self._connected(lessee, sock, outcome))
 
     def _connected(self, lessee: _Lessee, sock: socket.socket | None, outcome: Outcome | None) -> None:
-        if lessee not in self._attempts:
+        attempt = self._attempts.pop(lessee, None)
+        if attempt is None:
             return
-        del self._attempts[lessee]
+        if isinstance(attempt, _Resolving):
+            attempt.cancel()
         self.connecting -= 1
         if sock is None:
             # The name may have moved.
