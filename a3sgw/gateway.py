@@ -85,6 +85,10 @@ class Gateway(MultiService):
             self._state = "stopped"
             self._release_waiting()
             raise
+        if self._state != "starting":
+            # A shutdown came first.
+            self._carrier.abandon()
+            return
         self._carrier.commit()
         self._state = "running"
 

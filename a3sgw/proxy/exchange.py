@@ -33,7 +33,7 @@ from a3sgw.service.backend import Backend
 from a3sgw.service.service import Service
 from a3sgw.wire.http1 import status_line
 
-__all__ = ["Exchange", "refusal"]
+__all__ = ["Exchange", "new_request_id", "refusal"]
 
 IDEMPOTENT: Final = frozenset([b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"])
 """The methods of RFC 9110 section 9.2.2: sending one twice does what sending it once does."""
@@ -42,6 +42,13 @@ _WAITING_BYTES: Final = 65536
 _JSON: Final = make_field(b"Content-Type", b"application/json")
 _RUN: Final = os.urandom(6).hex().encode()
 _next_number = count(1).__next__
+
+
+def new_request_id() -> bytes:
+    """
+    Return an identifier that no other request has: random digits for this process, then a number.
+    """
+    return b"%b%010x" % (_RUN, _next_number())
 
 
 def refusal(outcome: Outcome, request_id: bytes) -> LocalResponse:
@@ -126,7 +133,7 @@ class Exchange(Record):
             self.bytes_received = len(piece)
             self._pending = piece
         if not head.request_id:
-            head.request_id = b"%b%010x" % (_RUN, _next_number())
+            head.request_id = new_request_id()
         entrypoint: Entrypoint = self.entrypoint
         admin = entrypoint.admin
         if admin is not None and head.path.startswith(admin.prefix) and admin.admits(head, is_forwarded=forwarding.is_forwarded):

@@ -25,7 +25,7 @@ from a3sgw.net.deadline import NEVER
 from a3sgw.net.stream import Stream
 from a3sgw.net.valve import PIPELINE
 from a3sgw.proxy.entrypoint import Entrypoint
-from a3sgw.proxy.exchange import Exchange
+from a3sgw.proxy.exchange import Exchange, new_request_id
 from a3sgw.proxy.forwarding import Forwarding, resolve_forwarding
 from a3sgw.wire.body import BodyReader, chunk
 from a3sgw.wire.http1 import check_partial_request, field_block, read_request_head, request_body_reader
@@ -67,6 +67,17 @@ class _Date:
 
 
 _date_line = _Date(time).line
+
+
+def _refused_head(data: bytes) -> RequestHead | None:
+    """
+    Return what can be said in the log of a request that was refused, if it has anything like a request line.
+    """
+    method, _, rest = data[: data.find(b"\r\n")].partition(b" ")
+    target = rest.rpartition(b" ")[0]
+    if not target or not method.isalpha():
+        return None
+    return RequestHead(method, target)
 
 
 @implementer(IReceiver, IDownstream)
@@ -233,7 +244,7 @@ class Http1Server:
                     piece = body.feed(rest)
                     rest = body.rest
         except ProtocolError as error:
-            self._refuse(error.outcome, str(error), head, started)
+            self._refuse(error.outcome, str(error), head or _refused_head(data), started)
             return b""
         self.exchange = exchange = Exchange(entrypoint, self, self._peer, self._scheme, started)
         if head.is_http10:
@@ -303,6 +314,9 @@ class Http1Server:
         Answer a request that never became an exchange's, and close.
         """
         self._closes = True
+        if head is not None:
+            head.client = head.client or self._peer
+            head.request_id = head.request_id or new_request_id()
         self.exchange = exchange = Exchange(self._entrypoint, self, self._peer, self._scheme, monotonic() if started is None else started)
         exchange.head = head
         exchange.detail = detail
