@@ -150,10 +150,7 @@ _WORDS: Final[Mapping[str, _Words]] = {
     "Method": lambda matcher, head: (f"method is {_show(head.method)}", _one_of(matcher)),
     "Header": lambda matcher, head: (_header_words(matcher, head), quote(matcher.arguments[1])),
     "HeaderRegexp": lambda matcher, head: (_header_words(matcher, head), _match_of(matcher)),
-    "Query": lambda matcher, head: (
-        _query_words(matcher, head),
-        quote(matcher.arguments[1]) if len(matcher.arguments) == 2 else "it to be present",
-    ),
+    "Query": lambda matcher, head: (_query_words(matcher, head), quote(matcher.arguments[1] if len(matcher.arguments) > 1 else "")),
     "QueryRegexp": lambda matcher, head: (_query_words(matcher, head), _match_of(matcher)),
     "ClientIP": _client_words,
     "HostSNI": lambda matcher, facts: (f"server name is {_show(facts.server_name)}", _one_of(matcher)),

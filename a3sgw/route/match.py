@@ -267,9 +267,8 @@ def query_values(query: bytes, key: bytes) -> list[bytes]:
 
 def _query(operands: Sequence[bytes]) -> HttpPredicate:
     key = operands[0]
-    if len(operands) == 1:
-        return lambda head: head.query != b"" and query_values(head.query, key) != []
-    value = operands[1]
+    # As in Traefik: a name alone means the parameter without a value, `?a` or `?a=`.
+    value = operands[1] if len(operands) > 1 else b""
     return lambda head: head.query != b"" and value in query_values(head.query, key)
 
 

@@ -31,7 +31,7 @@ class ExplainTests(SynchronousTestCase):
             ("Header(`X-A`, `1`)", 'header X-A is "1", ""'),
             ("Header(`X-A`, `2`)", 'header X-A is "1", "", expected "2"'),
             ("HeaderRegexp(`X-B`, `2`)", 'header X-B is absent, expected a match of "2"'),
-            ("Query(`r`)", "query parameter r is absent, expected it to be present"),
+            ("Query(`r`)", 'query parameter r is absent, expected ""'),
             ("Query(`q`, `3`)", 'query parameter q is "1", "2", expected "3"'),
             ("QueryRegexp(`q`, `3`)", 'query parameter q is "1", "2", expected a match of "3"'),
             ("ClientIP(`10.0.0.0/8`)", "client address is 10.0.0.1"),

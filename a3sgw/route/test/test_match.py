@@ -127,11 +127,12 @@ class CompileHttpTests(SynchronousTestCase):
 
     def test_query(self):
         """
-        A query parameter is compared decoded; with its name alone it only has to be there.
+        A query parameter is compared decoded; its name alone means the parameter without a value, as in Traefik.
         """
         self.assert_matches(
             [
-                ("Query(`a`)", make_head(query="a=1"), True),
+                ("Query(`a`)", make_head(query="a=1"), False),
+                ("Query(`a`)", make_head(query="a="), True),
                 ("Query(`a`)", make_head(query="b&a"), True),
                 ("Query(`a`)", make_head(query="ab=1"), False),
                 ("Query(`a`)", make_head(), False),
