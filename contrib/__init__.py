@@ -1,0 +1,3 @@
+"""
+What belongs to the project but not to the product: measuring, packaging, deployment.
+"""
