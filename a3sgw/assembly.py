@@ -77,6 +77,7 @@ class Generation:
     config: GatewayConfig
     doors: Mapping[str, DoorPlan]
     services: Mapping[str, Service]
+    observers: Observers
     parts: Mapping[Hashable, Any]
 
 
@@ -123,7 +124,7 @@ def assemble(config: GatewayConfig, previous: Generation | None, kit: Kit, metri
         doors[DASHBOARD_ENTRYPOINT] = DoorPlan(
             parse_listen_address(config.dashboard.address), Gates(), _dashboard_entrypoint(config, kit, metrics, watching)
         )
-    return Generation(config, doors, services, parts.made)
+    return Generation(config, doors, services, watching, parts.made)
 
 
 # -- services -------------------------------------------------------------------------------------------------------------------------

@@ -155,6 +155,13 @@ class Carrier:
 
     def _bind(self, name: str, plan: Any) -> Door:
         host, port = plan.address
+        for other, door in self._doors.items():
+            if port and door.address[1] == port and (not host or not door.address[0]):
+                # Our own door holds the port, and will until the swap, which must not fail.
+                raise AssemblyError(
+                    f'entrypoint "{name}" cannot listen on port {port}: this gateway itself does, for entrypoint "{other}" at another address; '
+                    "such a change needs a restart"
+                )
         sock = self._bind_socket(name, host, port)
         return Door(
             sock, plan.address, plan.entrypoint, plan.gates, self._tally, self._reactor, self._flushes, self._deadlines
@@ -205,7 +212,9 @@ class Carrier:
             self._retire(old, new, set(old_doors.values()) - set(doors.values()))
         if old_log is not None and old_log is not prepared.log:
             self._dropped_before += getattr(old_log.sink, "dropped_lines", 0)
-            # Exchanges that began before may still write to it; what they say after this is lost with them.
+            # Exchanges that began before are told to the new observers.
+            assert old is not None
+            old.observers.follow(new.observers)
             old_log.close()
 
     def _retire(self, old: Generation, new: Generation, doors: set[Door]) -> None:
@@ -239,9 +248,9 @@ class Carrier:
         generation = self._generation
         assert generation is not None
         backends: list[BackendGauge] = []
-        retries = dict(self._retries)
+        retries = {name: self._retries.get(name, 0) for name in generation.services}
         for service in generation.services.values():
-            retries[service.name] = retries.get(service.name, 0) + service.retries
+            retries[service.name] += service.retries
             for backend in service.backends:
                 pool = backend.pool
                 backends.append(

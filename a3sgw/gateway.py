@@ -189,6 +189,13 @@ class Gateway(MultiService):
         self._last_reload = time.time()
         self._reload_ended("success", None)
 
+    def reload_refused(self, reason: str) -> None:
+        """
+        Count a reload that came to nothing because there was no valid configuration; `reason` is shown by `health`.
+        """
+        self._reloads["failure"] += 1
+        self._last_result = {"result": "failure", "error": reason, "at": time.time()}
+
     def _reload_ended(self, result: str, error: str | None) -> None:
         self._reloads[result] += 1
         self._last_result = {"result": result, "error": error, "at": time.time()}

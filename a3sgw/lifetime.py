@@ -207,6 +207,7 @@ class Lifetime:
             for problem in loaded.problems:
                 self.log.error("{problem}", problem=str(problem))
             self.log.error("reload refused, problems: {count}; the configuration that was running goes on", count=len(loaded.problems))
+            self._gateway.reload_refused("\n".join(map(str, loaded.problems)))
             return None
         reloaded: Deferred[Any] = self._gateway.reload(loaded.config)
         return reloaded.addCallback(self._reloaded)

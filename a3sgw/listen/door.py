@@ -19,7 +19,7 @@ from a3sgw.address import AddressSet, pack_address
 from a3sgw.errors import AssemblyError, Outcome
 from a3sgw.net.deadline import Deadlines
 from a3sgw.net.reactor import FlushQueue
-from a3sgw.net.stream import Stream
+from a3sgw.net.stream import Stream, prepare_tcp
 from a3sgw.proxy.entrypoint import Entrypoint
 from a3sgw.proxy.exchange import refusal
 from a3sgw.proxy.http1_server import Http1Server
@@ -251,7 +251,7 @@ class Door:
             self._turn_away(sock, Outcome.CONNECTION_LIMIT)
         else:
             sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            prepare_tcp(sock)
             stream = Stream(sock, self._reactor, self._flushes, self._deadlines)
             connection = Http1Server(stream, self, text.encode("ascii"), packed, b"http", self._local_port)
             stream.receiver = connection

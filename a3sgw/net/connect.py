@@ -18,7 +18,7 @@ from zope.interface import implementer
 from a3sgw.errors import Outcome
 from a3sgw.net.deadline import NEVER, Deadlines
 from a3sgw.net.reactor import FlushQueue
-from a3sgw.net.stream import Stream
+from a3sgw.net.stream import Stream, prepare_tcp
 
 __all__ = ["Address", "Connecting", "Dialer"]
 
@@ -81,8 +81,12 @@ class Connecting:
                 self._last = _OUTCOMES.get(error.errno or 0, Outcome.CONNECT_FAILED)
                 continue
             if family != socket.AF_UNIX:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            code = sock.connect_ex(address)
+                prepare_tcp(sock)
+            try:
+                code = sock.connect_ex(address)
+            except OSError:
+                # An address that Python cannot even write down, such as too long a path.
+                code = errno.EINVAL
             if code in (0, errno.EINPROGRESS):
                 self._socket = sock
                 self._reactor.addWriter(self)
@@ -119,9 +123,19 @@ class Connecting:
         if code:
             self._refused(code)
             return
+        try:
+            sock.getpeername()
+        except OSError:
+            # Not yet: the event was for a socket that had this number before.
+            return
         self._reactor.removeWriter(self)
         self._socket = None
         self._finish(sock, None)
+
+    def doRead(self) -> None:
+        """
+        The event was for a socket that had this number before.
+        """
 
     def deadline_passed(self) -> None:
         """

@@ -71,11 +71,14 @@ class Deadlines:
         for watched in [each for each in self._watched if each.deadline <= now]:
             # An earlier one of this sweep may have moved it.
             if watched.deadline <= now:
-                watched.deadline = NEVER
-                try:
-                    watched.deadline_passed()
-                except Exception:
-                    self._log.failure("a deadline could not be enforced on {watched!r}", watched=watched)
+                self._tell(watched)
+
+    def _tell(self, watched: _Watched) -> None:
+        watched.deadline = NEVER
+        try:
+            watched.deadline_passed()
+        except Exception:
+            self._log.failure("a deadline could not be enforced on {watched!r}", watched=watched)
 
     def close(self) -> None:
         """
@@ -83,5 +86,4 @@ class Deadlines:
         """
         self.stop()
         for watched in list(self._watched):
-            watched.deadline = NEVER
-            watched.deadline_passed()
+            self._tell(watched)

@@ -35,13 +35,14 @@ class FlushQueue(list[_Flushable]):
 
     def run(self) -> None:
         """
-        Flush them; a flush may add more.
+        Flush them; a flush may add more. One that fails is reported and costs its neighbours nothing.
         """
-        try:
-            for stream in self:
+        for stream in self:
+            try:
                 stream.flush()
-        finally:
-            self.clear()
+            except Exception:
+                log.err()
+        self.clear()
 
 
 class _ScheduledFlushQueue(FlushQueue):

@@ -23,12 +23,26 @@ from a3sgw.net.deadline import NEVER, Deadlines
 from a3sgw.net.reactor import FlushQueue
 from a3sgw.net.valve import pauser_names
 
-__all__ = ["Stream"]
+__all__ = ["Stream", "prepare_tcp"]
 
 _RECEIVE_BYTES: Final = 65536
 _JOIN_LIMIT: Final = 16384
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 _CLOSING: Final = 1 << 30
+_UNSENT_BYTES: Final = 131072
+_TCP_NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+
+
+def prepare_tcp(sock: socket.socket) -> None:
+    """
+    Set the options that every TCP connection of the gateway has.
+
+    No delay: what is written belongs to finished thoughts. And a bound on what the kernel keeps unsent (by default megabytes), so that a
+    slow peer shows at once and a deadline on progress means what it says.
+    """
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if _TCP_NOTSENT_LOWAT is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
 
 
 class Stream:

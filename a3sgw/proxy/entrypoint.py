@@ -76,6 +76,12 @@ class Observers:
     def __init__(self, observers: Sequence[IObserver]) -> None:
         self._calls = tuple(observer.exchange_ended for observer in observers)
 
+    def follow(self, successor: Observers) -> None:
+        """
+        Show whatever still ends here to the observers of `successor`, because those of this one are closed.
+        """
+        self._calls = successor._calls
+
     def exchange_ended(self, record: Record) -> None:
         """
         Show `record` to each observer.

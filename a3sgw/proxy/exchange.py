@@ -73,6 +73,7 @@ class Exchange(Record):
 
     __slots__ = (
         "_downstream",
+        "_client_is_slow",
         "_is_answered",
         "_is_waiting",
         "_pending",
@@ -108,6 +109,7 @@ class Exchange(Record):
         self.request_ended = True
         self._downstream: Any = downstream
         self._upstream: Any = None
+        self._client_is_slow = False
         self._is_answered = False
         self._is_waiting = False
         self._stale_retried = False
@@ -188,6 +190,7 @@ class Exchange(Record):
         """
         The client does not keep up with the response.
         """
+        self._client_is_slow = True
         if self._upstream is not None:
             self._upstream.hold_response(CLIENT_SLOW)
 
@@ -195,6 +198,7 @@ class Exchange(Record):
         """
         The client has taken everything.
         """
+        self._client_is_slow = False
         if self._upstream is not None:
             self._upstream.free_response(CLIENT_SLOW)
 
@@ -242,7 +246,12 @@ class Exchange(Record):
         self._let_go_of_backend()
         assert self.backend is not None
         self._tried.append(self.backend)
-        backend = self.service.choose(self, self._tried) if len(self._tried) < len(self.service.backends) else None
+        try:
+            backend = self.service.choose(self, self._tried) if len(self._tried) < len(self.service.backends) else None
+        except Exception:
+            # A balancer may be a plugin, and nobody above us would answer the client.
+            self._log.failure("bug in the balancer of service {name}", name=self.service.name)
+            backend, outcome = None, Outcome.INTERNAL_ERROR
         if backend is None:
             self.refuse(outcome)
             return
@@ -268,6 +277,9 @@ class Exchange(Record):
         upstream.send_request(self, piece, ended and not trailers)
         if trailers and ended:
             upstream.send_end(trailers)
+        if self._client_is_slow:
+            # It has yet to take the response before this one.
+            upstream.hold_response(CLIENT_SLOW)
 
     def _send_piece(self, upstream: IUpstream, piece: bytes, ended: bool) -> None:
         self._remember(piece)

@@ -22,7 +22,9 @@ __all__ = ["Forwarding", "forwarded_addresses", "resolve_forwarding"]
 
 PSEUDONYM: Final = b"a3s-gateway"
 _SERVER_NAME: Final = re.sub(rb"[^A-Za-z0-9.-]", b"-", socket.gethostname().encode("ascii", "replace")) or b"localhost"
-_FORWARDED_FOR: Final = re.compile(rb'(?:^|[;,\s])for=(?:"([^"]*)"|([^;,\s"]*))', re.IGNORECASE)
+# A parameter of `Forwarded` (RFC 7239 section 4), or a quoted string that stands where none belongs: what is quoted is never looked into.
+_PARAMETER: Final = re.compile(rb'([!#$%&\'*+.^_`|~0-9A-Za-z-]+)=(?:"((?:[^"\\]|\\.)*)"|([^;,\s"]*))|"(?:[^"\\]|\\.)*"?')
+_PORT: Final = re.compile(rb"[1-9][0-9]{0,4}")
 _SAFE_HOST: Final = re.compile(rb"[A-Za-z0-9_.:\[\]-]{1,255}")
 
 
@@ -78,7 +80,11 @@ def forwarded_addresses(fields: Sequence[Field]) -> list[bytes]:
     chain = [part.strip() for field in fields if field.name == b"x-forwarded-for" for part in field.value.split(b",")]
     if not chain:
         chain = [
-            quoted or plain for field in fields if field.name == b"forwarded" for quoted, plain in _FORWARDED_FOR.findall(field.value)
+            quoted or plain
+            for field in fields
+            if field.name == b"forwarded"
+            for name, quoted, plain in _PARAMETER.findall(field.value)
+            if name.lower() == b"for"
         ]
     return [part for part in chain if part]
 
@@ -129,8 +135,9 @@ def resolve_forwarding(peer: bytes, peer_packed: bytes, scheme: bytes, port: byt
         client_packed=client_packed,
         chain=b", ".join([*reversed(believed), peer]),
         proto=proto if proto in (b"http", b"https", b"ws", b"wss") else scheme,
-        port=given_port if given_port and given_port.isdigit() and len(given_port) <= 5 else port,
+        port=given_port if given_port and _PORT.fullmatch(given_port) and int(given_port) < 65536 else port,
         extra=prefix,
         host=host if host and _SAFE_HOST.fullmatch(host) else None,
-        is_forwarded=bool(chain),
+        # Even a chain that names nobody says that there is a proxy.
+        is_forwarded=any(field.name in (b"x-forwarded-for", b"forwarded") for field in fields),
     )

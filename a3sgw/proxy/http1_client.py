@@ -179,7 +179,8 @@ class Http1Client:
         """
         The backend sent `data`.
         """
-        if self.exchange is None:
+        exchange = self.exchange
+        if exchange is None:
             # Nobody asked: whatever this is, it must not become the next response.
             self._stream.abort()
             return
@@ -195,7 +196,9 @@ class Http1Client:
             self._fail(error.outcome, str(error))
         except Exception:
             self._log.failure("bug in an exchange with {url}", url=self._pool.backend.url)
-            self._fail(Outcome.INTERNAL_ERROR, "bug")
+            # Once let go, the connection may serve another exchange, which has done nothing wrong.
+            if self.exchange is exchange:
+                self._fail(Outcome.INTERNAL_ERROR, "bug")
 
     def _head_received(self, data: bytes) -> None:
         exchange = self.exchange

@@ -160,7 +160,6 @@ class Http1Server:
                     data = self._buffer + data
                 self._serve(data)
         except Exception:
-            self._log.failure("bug in an exchange of {peer}", peer=self._peer)
             self._crash()
 
     def _serve(self, data: bytes) -> None:
@@ -182,12 +181,15 @@ class Http1Server:
                     data = self._buffer = self._begin_exchange(data, end)
             else:
                 self._buffer = data
+        except Exception:
+            # Fenced here too, because the end of the exchange before may have led here.
+            self._crash()
         finally:
             self._is_serving = False
         if self._closes:
             self._stream.close(linger=True)
-        elif self._is_ahead and (self._body is not None or len(self._buffer) <= _AHEAD_BYTES):
-            # There is room again, or a request whose body has yet to come.
+        elif self._is_ahead and (self.exchange is None or self._body is not None or len(self._buffer) <= _AHEAD_BYTES):
+            # There is room again, or a request whose head or body has yet to come.
             self._is_ahead = False
             self._stream.free(PIPELINE)
 
@@ -323,6 +325,7 @@ class Http1Server:
         exchange.refuse(outcome)
 
     def _crash(self) -> None:
+        self._log.failure("bug in an exchange of {peer}", peer=self._peer)
         exchange = self.exchange
         self._closes = True
         if exchange is None:
@@ -411,7 +414,7 @@ class Http1Server:
 
     def _response_ended(self) -> None:
         self.exchange = None
-        if self._closes or self._body is not None:
+        if self._closes or self._body is not None or (self._door.is_draining and not self._buffer):
             self._closes = True
             if not self._is_serving:
                 # What the client still sends must not make the kernel destroy our answer.

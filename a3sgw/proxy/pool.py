@@ -182,17 +182,16 @@ class Pool:
         Take back a connection whose response has ended and which can carry another.
         """
         self.leased -= 1
-        if self._is_retired or (len(self._idle) >= self.settings.max_idle_connections and not self._queue):
-            upstream.close()
-            return
         if self._queue:
             waiter = self._queue.popleft()
             self._deadlines.discard(waiter)
             self.leased += 1
             waiter.lessee.upstream_leased(upstream)
-            return
-        upstream.rest(self.settings.idle_timeout)
-        self._idle.append(upstream)
+        elif self._is_retired or len(self._idle) >= self.settings.max_idle_connections:
+            upstream.close()
+        else:
+            upstream.rest(self.settings.idle_timeout)
+            self._idle.append(upstream)
 
     def discard(self, upstream: Http1Client) -> None:
         """
