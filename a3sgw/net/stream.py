@@ -25,7 +25,7 @@ from a3sgw.net.valve import pauser_names
 
 __all__ = ["Stream", "prepare_tcp"]
 
-_RECEIVE_BYTES: Final = 65536
+_RECEIVE_BYTES: Final = 131072
 _JOIN_LIMIT: Final = 16384
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 _CLOSING: Final = 1 << 30
@@ -141,17 +141,34 @@ class Stream:
         """
         The reactor says there is something to read.
         """
+        data = self.receive()
+        if data is not None:
+            self.deliver(data)
+
+    def receive(self) -> bytes | OSError | None:
+        """
+        Take from the kernel what there is: data, nothing more to come (`b""`), an error, or nothing yet (`None`). Never calls out.
+        """
         try:
-            data = self._receive(_RECEIVE_BYTES)
+            return self._receive(_RECEIVE_BYTES)
         except BlockingIOError:
-            return
+            return None
         except OSError as error:
-            self._lost(error)
+            return error
+
+    def deliver(self, data: bytes | OSError) -> None:
+        """
+        Pass on what `receive` took. The stream may have been closed in between, or held: what was received before still counts.
+        """
+        if not self.is_open:
+            return
+        if data.__class__ is not bytes:
+            self._lost(data)  # type: ignore[arg-type]
             return
         try:
             if data:
                 self.receiver.data_received(data)
-            elif self.is_open:
+            else:
                 self._is_reading = False
                 self._reactor.removeReader(self)
                 self._pausers = -1

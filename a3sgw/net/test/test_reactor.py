@@ -208,12 +208,30 @@ class GatewayReactorTests(LoopCase):
         self.reactor.removeWriter(descriptor)
         self.assertEqual(self.story, ["a read", "a write"])
 
-    def test_flush_after_each_event(self):
-        """What an event wrote is sent before the next event is looked at."""
+    def test_flush_after_the_events(self):
+        """What the events of a turn wrote is sent when all of them have been dealt with."""
         self.readable("a", lambda: self.flush("a"))
         self.readable("b", lambda: self.flush("b"))
         self.turn()
-        self.assertEqual(self.story, ["a read", "a flushed", "b read", "b flushed"])
+        self.assertEqual(self.story, ["a read", "b read", "a flushed", "b flushed"])
+
+    def test_streams_are_received_first(self):
+        """Of streams, everything is received before any of it is dealt with; one closed in between is not told."""
+        pairs = [self.pair() for _ in range(2)]
+        streams = [Stream(ours, self.reactor, self.reactor.flushes, self.deadlines) for ours, _ in pairs]
+        notes = [Notes(), Notes()]
+        for stream, receiver, (_, theirs) in zip(streams, notes, pairs, strict=True):
+            stream.receiver = receiver
+            stream.start()
+            theirs.send(b"x")
+        # Whoever comes first closes the other.
+        for position, receiver in enumerate(notes):
+            receiver.data_received = lambda data, position=position: (self.story.append(position), streams[1 - position].abort())
+        self.turn()
+        self.turn()
+        self.assertEqual(len(self.story), 1)
+        self.assertEqual(notes[1 - self.story[0]].events, [("lost", type(None))])
+        streams[self.story[0]].abort()
 
     def test_flush_before_waiting(self):
         """What a timed call wrote is sent before the reactor waits for events."""
