@@ -24,7 +24,6 @@ from a3sgw.config.load import Loaded, load_file
 from a3sgw.config.model import EntrypointConfig, GatewayConfig, RouterConfig, ServerConfig, ServiceConfig
 from a3sgw.config.tree import Position, Problem
 from a3sgw.config.wording import item_path, quote
-from a3sgw.interfaces import IObserver
 from a3sgw.listen.door import Gates
 from a3sgw.message import LocalResponse, RequestHead
 from a3sgw.net.connect import Dialer
@@ -54,6 +53,8 @@ class Kit:
     """
 
     dialer: Dialer
+    metrics: Metrics
+    observers: Observers
     ask: Callable[[RequestHead], LocalResponse | Deferred[LocalResponse]]
 
 
@@ -77,7 +78,6 @@ class Generation:
     config: GatewayConfig
     doors: Mapping[str, DoorPlan]
     services: Mapping[str, Service]
-    observers: Observers
     parts: Mapping[Hashable, Any]
 
 
@@ -103,41 +103,40 @@ class _Parts:
         return part
 
 
-def assemble(config: GatewayConfig, previous: Generation | None, kit: Kit, metrics: Metrics, observers: tuple[IObserver, ...]) -> Generation:
+def assemble(config: GatewayConfig, previous: Generation | None, kit: Kit) -> Generation:
     """
     Build the generation for a checked `config`.
 
     Raises `RuleError` if a rule cannot be read, which `rule_problems` would have found.
     """
     parts = _Parts({} if previous is None else previous.parts)
-    services = {name: _service(service, parts, kit, metrics) for name, service in config.services.items()}
-    watching = parts.take(("observers", observers), lambda: Observers(observers))
+    services = {name: _service(service, parts, kit) for name, service in config.services.items()}
     doors = {}
     for name, entrypoint in config.entrypoints.items():
         if entrypoint.protocol == "http":
             doors[name] = DoorPlan(
                 parse_listen_address(entrypoint.address),
                 Gates(AddressSet(entrypoint.tcp_allowed_ips) if entrypoint.tcp_allowed_ips else None, entrypoint.max_connections),
-                _entrypoint(config, entrypoint, services, parts, kit, metrics, watching),
+                _entrypoint(config, entrypoint, services, parts, kit),
             )
     if config.dashboard.enabled and config.dashboard.address is not None:
         doors[DASHBOARD_ENTRYPOINT] = DoorPlan(
-            parse_listen_address(config.dashboard.address), Gates(), _dashboard_entrypoint(config, kit, metrics, watching)
+            parse_listen_address(config.dashboard.address), Gates(), _dashboard_entrypoint(config, kit)
         )
-    return Generation(config, doors, services, watching, parts.made)
+    return Generation(config, doors, services, parts.made)
 
 
 # -- services -------------------------------------------------------------------------------------------------------------------------
 
 
-def _service(config: ServiceConfig, parts: _Parts, kit: Kit, metrics: Metrics) -> Service:
+def _service(config: ServiceConfig, parts: _Parts, kit: Kit) -> Service:
     balancing = config.load_balancer
     seen: dict[str, int] = {}
     backends = []
     for server in balancing.servers:
         # The same server may be listed twice; each listing is a backend of its own.
         seen[server.url] = turn = seen.get(server.url, 0) + 1
-        backends.append(_backend(config, server, turn, parts, kit, metrics))
+        backends.append(_backend(config, server, turn, parts, kit))
 
     def make() -> Service:
         settings = ServiceSettings(
@@ -153,7 +152,7 @@ def _service(config: ServiceConfig, parts: _Parts, kit: Kit, metrics: Metrics) -
     return parts.take(("service", config), make)
 
 
-def _backend(config: ServiceConfig, server: ServerConfig, turn: int, parts: _Parts, kit: Kit, metrics: Metrics) -> Backend:
+def _backend(config: ServiceConfig, server: ServerConfig, turn: int, parts: _Parts, kit: Kit) -> Backend:
     pooling = config.connection_pool
     settings = PoolSettings(
         max_connections=pooling.max_connections,
@@ -165,7 +164,7 @@ def _backend(config: ServiceConfig, server: ServerConfig, turn: int, parts: _Par
     def make() -> Backend:
         backend = Backend(config.name, server.url, _backend_address(server.url), server.weight)
         backend.pool = Pool(backend, settings, kit.dialer)
-        backend.series = metrics.backend_series(config.name, server.url)
+        backend.series = kit.metrics.backend_series(config.name, server.url)
         return backend
 
     return parts.take(("backend", config.name, server, turn, settings), make)
@@ -189,8 +188,6 @@ def _entrypoint(
     services: Mapping[str, Service],
     parts: _Parts,
     kit: Kit,
-    metrics: Metrics,
-    observers: Observers,
 ) -> Entrypoint:
     limits = entrypoint.limits
     relaxed = entrypoint.encoded_characters
@@ -198,7 +195,7 @@ def _entrypoint(
     trusted = entrypoint.forwarded_headers.trusted_ips
     return Entrypoint(
         name=entrypoint.name,
-        table=_table(config, entrypoint.name, services, parts, metrics),
+        table=_table(config, entrypoint.name, services, parts, kit),
         limits=RequestLimits(
             max_header_bytes=limits.max_header_bytes,
             max_header_count=limits.max_header_count,
@@ -217,8 +214,8 @@ def _entrypoint(
         ),
         trusted=AddressSet(trusted) if trusted else None,
         admin=_admin_gate(config, entrypoint.name, kit),
-        observers=observers,
-        series=metrics.entrypoint_series(entrypoint.name),
+        observers=kit.observers,
+        series=kit.metrics.entrypoint_series(entrypoint.name),
     )
 
 
@@ -231,7 +228,7 @@ def _admin_gate(config: GatewayConfig, name: str, kit: Kit) -> AdminGate | None:
     return AdminGate(dashboard.path_prefix.encode("ascii"), AddressSet(dashboard.allowed_ips), kit.ask)
 
 
-def _dashboard_entrypoint(config: GatewayConfig, kit: Kit, metrics: Metrics, observers: Observers) -> Entrypoint:
+def _dashboard_entrypoint(config: GatewayConfig, kit: Kit) -> Entrypoint:
     return Entrypoint(
         name=DASHBOARD_ENTRYPOINT,
         table=build_http_table(()),
@@ -239,8 +236,8 @@ def _dashboard_entrypoint(config: GatewayConfig, kit: Kit, metrics: Metrics, obs
         timeouts=EntrypointTimeouts(),
         trusted=None,
         admin=_admin_gate(config, DASHBOARD_ENTRYPOINT, kit),
-        observers=observers,
-        series=metrics.entrypoint_series(DASHBOARD_ENTRYPOINT),
+        observers=kit.observers,
+        series=kit.metrics.entrypoint_series(DASHBOARD_ENTRYPOINT),
     )
 
 
@@ -251,16 +248,17 @@ def routers_of(config: GatewayConfig, entrypoint: str) -> list[RouterConfig]:
     return [router for router in config.routers.values() if not router.entrypoints or entrypoint in router.entrypoints]
 
 
-def _table(config: GatewayConfig, name: str, services: Mapping[str, Service], parts: _Parts, metrics: Metrics) -> HttpTable[Route]:
+def _table(config: GatewayConfig, name: str, services: Mapping[str, Service], parts: _Parts, kit: Kit) -> HttpTable[Route]:
     routers = routers_of(config, name)
     specs = []
     for router in routers:
         service = services[router.service]
-        series = metrics.route_series(router.name, router.service)
+        series = kit.metrics.route_series(router.name, router.service)
         route = parts.take(("route", router.name, service, series), partial(Route, router.name, service, series))
         specs.append(RouteSpec(router.name, router.rule, router.priority, route))
     # Entrypoints that serve the same routers share one table, and so do generations.
-    return parts.take(("table", tuple((spec.name, spec.rule, spec.priority, spec.target) for spec in specs)), lambda: build_http_table(specs))
+    key = ("table", tuple((spec.name, spec.rule, spec.priority, spec.target) for spec in specs))
+    return parts.take(key, lambda: build_http_table(specs))
 
 
 # -- checking -------------------------------------------------------------------------------------------------------------------------
@@ -280,7 +278,8 @@ def rule_problems(config: GatewayConfig, positions: Mapping[str, Position]) -> l
 
 
 def _rule_error(config: GatewayConfig, router: RouterConfig) -> ValueError | None:
-    protocols = {entrypoint.protocol for name, entrypoint in config.entrypoints.items() if not router.entrypoints or name in router.entrypoints}
+    served = [entrypoint for name, entrypoint in config.entrypoints.items() if not router.entrypoints or name in router.entrypoints]
+    protocols = {entrypoint.protocol for entrypoint in served}
     if router.entrypoints and len(protocols) > 1:
         return ValueError(f"its entrypoints speak {' and '.join(sorted(protocols))}, but a rule is for one protocol; split the router")
     error = None

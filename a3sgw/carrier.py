@@ -19,7 +19,7 @@ from zope.interface import implementer
 from a3sgw.assembly import Generation, Kit, assemble
 from a3sgw.config.model import AccessLogConfig, GatewayConfig, MetricsConfig
 from a3sgw.errors import AssemblyError
-from a3sgw.interfaces import ICarrier, IControl, ILogSink, IObserver
+from a3sgw.interfaces import ICarrier, IControl, ILogSink
 from a3sgw.listen.door import Door, DoorTally, bind
 from a3sgw.net.connect import Dialer
 from a3sgw.net.deadline import Deadlines
@@ -28,6 +28,7 @@ from a3sgw.observe.accesslog import AccessLog
 from a3sgw.observe.logsink import FileSink
 from a3sgw.observe.metrics import Metrics
 from a3sgw.observe.snapshot import BackendGauge, Gauges
+from a3sgw.proxy.entrypoint import Observers
 
 __all__ = ["Carrier"]
 
@@ -85,10 +86,14 @@ class Carrier:
         self._deadlines = Deadlines(reactor, seconds)
         self._flushes = flush_queue(reactor)
         self._bind_socket = bind
-        self._kit = Kit(
-            Dialer(reactor, self._flushes, self._deadlines) if dialer is None else dialer(self._deadlines), control.admin_request
-        )
         self._metrics = Metrics(MetricsConfig().buckets)
+        self._observers = Observers((self._metrics,))
+        self._kit = Kit(
+            Dialer(reactor, self._flushes, self._deadlines) if dialer is None else dialer(self._deadlines),
+            self._metrics,
+            self._observers,
+            control.admin_request,
+        )
         self._access: _Log | None = None
         self._tally = DoorTally()
         self._retries: dict[str, int] = {}
@@ -117,8 +122,7 @@ class Carrier:
         log = self._prepare_log(config.observability.access_log)
         new_doors: dict[str, Door] = {}
         try:
-            observers: tuple[IObserver, ...] = (self._metrics,) if log is None else (self._metrics, log.access_log)
-            generation = assemble(config, self._generation, self._kit, self._metrics, observers)
+            generation = assemble(config, self._generation, self._kit)
             for name, plan in generation.doors.items():
                 if self._door_at(plan.address, name) is None:
                     new_doors[name] = self._bind(name, plan)
@@ -159,8 +163,8 @@ class Carrier:
             if port and door.address[1] == port and (not host or not door.address[0]):
                 # Our own door holds the port, and will until the swap, which must not fail.
                 raise AssemblyError(
-                    f'entrypoint "{name}" cannot listen on port {port}: this gateway itself does, for entrypoint "{other}" at another address; '
-                    "such a change needs a restart"
+                    f'entrypoint "{name}" cannot listen on port {port}: this gateway itself does, for entrypoint "{other}" at another '
+                    "address; such a change needs a restart"
                 )
         sock = self._bind_socket(name, host, port)
         return Door(
@@ -210,12 +214,12 @@ class Carrier:
             door.open()
         if old is not None:
             self._retire(old, new, set(old_doors.values()) - set(doors.values()))
-        if old_log is not None and old_log is not prepared.log:
-            self._dropped_before += getattr(old_log.sink, "dropped_lines", 0)
-            # Exchanges that began before are told to the new observers.
-            assert old is not None
-            old.observers.follow(new.observers)
-            old_log.close()
+        if old_log is not prepared.log:
+            # Exchanges that began before and end after this are told to the new log.
+            self._observers.replace((self._metrics,) if prepared.log is None else (self._metrics, prepared.log.access_log))
+            if old_log is not None:
+                old_log.close()
+                self._dropped_before += getattr(old_log.sink, "dropped_lines", 0)
 
     def _retire(self, old: Generation, new: Generation, doors: set[Door]) -> None:
         for door in doors:
@@ -242,6 +246,7 @@ class Carrier:
         """
         Give what was counted, and how things stand; see `observe.metrics.Metrics.snapshot`.
         """
+        self._observers.drain()
         return succeed(self._metrics.snapshot(self._gauges()))
 
     def _gauges(self) -> Gauges:
@@ -279,6 +284,7 @@ class Carrier:
         """
         Return how many client connections are open and how many requests have ended since the start.
         """
+        self._observers.drain()
         return self._connection_count(), self._metrics.total_requests()
 
     def _connection_count(self) -> int:
@@ -306,12 +312,14 @@ class Carrier:
         """
         Open the access log anew by name.
         """
+        self._observers.drain()
         if self._access is not None:
             self._access.access_log.flush()
             self._access.sink.reopen()
 
     def _flush_log(self) -> None:
         self._flush_call = self._reactor.callLater(self.FLUSH_SECONDS, self._flush_log)
+        self._observers.drain()
         if self._access is not None:
             self._access.access_log.flush()
 
@@ -365,6 +373,7 @@ class Carrier:
         self._deadlines.close()
         self._doors = {}
         self._leaving = set()
+        self._observers.drain()
         if self._access is not None:
             self._access.close()
             self._access = None

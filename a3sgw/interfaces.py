@@ -202,9 +202,8 @@ class IObserver(Interface):
 
     def exchange_ended(record: Record) -> None:
         """
-        Called exactly once per exchange, on the hot path. Must not keep `record`: it is not changed afterwards but holds the request.
-
-        An observer that raises is disabled and reported.
+        Called exactly once per exchange, in the order in which they end and within half a second of it; `record.ended` says when. Must not
+        keep `record`, which holds the request and is not changed any more. An observer that raises is disabled and reported.
         """
 
 

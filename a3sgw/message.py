@@ -9,8 +9,8 @@ Hot path: see docs/hot-path.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Set
+from typing import Final, NamedTuple
 
 __all__ = [
     "Field",
@@ -23,6 +23,9 @@ __all__ = [
     "remove_fields",
     "set_field",
 ]
+
+
+_NONE: Final[Set[bytes]] = frozenset()
 
 
 class Field(NamedTuple):
@@ -87,7 +90,8 @@ class RequestHead:
     `X-Request-Id` were taken out. `length` is the body's length in bytes, `-1` for a chunked body, `0` for none; `has_length` says that
     the client declared it. `target_scheme` is the scheme of an absolute-form target, else empty. `client` is the resolved client address
     as text, `client_packed` the same as 4 or 16 network-order bytes (an IPv4-mapped IPv6 address is given as IPv4). `wants_close` says that
-    the client asked for the connection to be closed, `accepts_trailers` that it named `trailers` in `TE`.
+    the client asked for the connection to be closed, `accepts_trailers` that it named `trailers` in `TE`. `nominated` are the names its
+    `Connection` made hop-by-hop: already gone from `fields`, still to be left out of the trailers.
     """
 
     __slots__ = (
@@ -103,6 +107,7 @@ class RequestHead:
         "keep_alive",
         "length",
         "method",
+        "nominated",
         "path",
         "query",
         "raw_path",
@@ -122,6 +127,7 @@ class RequestHead:
     authority: bytes
     host: bytes
     fields: list[Field]
+    nominated: Set[bytes]
     length: int
     is_http10: bool
     has_length: bool
@@ -145,6 +151,7 @@ class RequestHead:
         self.authority = b""
         self.host = b""
         self.fields = []
+        self.nominated = _NONE
         self.length = 0
         self.is_http10 = False
         self.has_length = False
@@ -170,14 +177,15 @@ class ResponseHead:
     `status_line` is the HTTP/1.1 status line without CRLF. `fields` holds end-to-end fields only. `length` is the body's length in bytes,
     `-1` for a chunked body, `-2` for one that ends with its connection, `0` for none; `declared_length` is the value of its
     `Content-Length`, which a response without body (to HEAD, or 304) may have too, or `-3`. `keep_alive` and `wants_close` are about the
-    connection it came on.
+    connection it came on. `nominated` is as in `RequestHead`.
     """
 
-    __slots__ = ("declared_length", "fields", "has_date", "keep_alive", "length", "status", "status_line", "wants_close")
+    __slots__ = ("declared_length", "fields", "has_date", "keep_alive", "length", "nominated", "status", "status_line", "wants_close")
 
     status: int
     status_line: bytes
     fields: list[Field]
+    nominated: Set[bytes]
     length: int
     declared_length: int
     keep_alive: bool
@@ -188,6 +196,7 @@ class ResponseHead:
         self.status = status
         self.status_line = status_line
         self.fields = []
+        self.nominated = _NONE
         self.length = 0
         self.declared_length = -3
         self.keep_alive = True

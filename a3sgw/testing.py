@@ -80,20 +80,22 @@ class MemorySocket:
         assert not flag, "nothing here may block"
 
     def recv(self, size: int, flags: int = 0) -> bytes:
-        if self.was_reset:
-            raise ConnectionResetError(errno.ECONNRESET, "reset")
         if self.arrived:
             data = bytes(self.arrived[:size])
             if not flags & socket.MSG_PEEK:
                 del self.arrived[:size]
             return data
+        if self.was_reset:
+            # After what had arrived before, as on Linux.
+            raise ConnectionResetError(errno.ECONNRESET, "reset")
         if self.has_ended:
             return b""
         raise BlockingIOError
 
     def send(self, data: bytes) -> int:
         peer = self.peer
-        assert peer is not None and not self._sending_ended, "sending on an ended socket"
+        assert peer is not None
+        assert not self._sending_ended, "sending on an ended socket"
         if self.was_reset:
             raise ConnectionResetError(errno.ECONNRESET, "reset")
         if peer.is_closed:
@@ -128,7 +130,6 @@ class MemorySocket:
             if self._resets or self.arrived:
                 # What the kernel does with unread data.
                 peer.was_reset = True
-                peer.arrived.clear()
             else:
                 peer.has_ended = True
 
@@ -212,16 +213,22 @@ class MemoryReactor(Clock):
         if self.flushes:
             self.flushes.run()
             moved = True
-        for descriptor in list(self._readers):
-            if descriptor in self._readers and self._socket_of(descriptor).is_readable():
+        # In the phases of `GatewayReactor`: receive from all streams, then decide, then send.
+        readable = [descriptor for descriptor in self._readers if self._socket_of(descriptor).is_readable()]
+        arrived = [(descriptor, descriptor.receive()) for descriptor in readable if hasattr(descriptor, "receive")]
+        for stream, data in arrived:
+            if data is not None:
+                stream.deliver(data)
+                moved = True
+        for descriptor in readable:
+            if not hasattr(descriptor, "receive") and descriptor in self._readers:
                 descriptor.doRead()
-                self.flushes.run()
                 moved = True
         for descriptor in list(self._writers):
             if descriptor in self._writers and self._socket_of(descriptor).is_writable():
                 descriptor.doWrite()
-                self.flushes.run()
                 moved = True
+        self.flushes.run()
         return moved or any(call.getTime() <= self.seconds() for call in self.calls)
 
     def _socket_of(self, descriptor: Any) -> MemorySocket:

@@ -121,7 +121,7 @@ if _EPollReactor is not None:
             Going back and forth between the kernel and the interpreter for each event costs a sixth more: each finds its caches cold.
             """
             find = self._selectables.get
-            arrived = []
+            arrived: list[tuple[Any, Any]] = []
             others = []
             for descriptor, event in events:
                 selectable = find(descriptor)

@@ -57,15 +57,24 @@ class AccessLog:
     """
     The access log of one carrier.
 
-    `format` is one of `FORMATS`. `wall_clock` gives seconds of the epoch; it is asked when an exchange ends. With `redact_query`, a query
-    that was there is replaced by `REDACTED`. The owner calls `flush` now and then and before it closes the sink.
+    `format` is one of `FORMATS`. `wall_clock` gives seconds of the epoch, `seconds` is the clock of the records' moments. With
+    `redact_query`, a query that was there is replaced by `REDACTED`. The owner calls `flush` now and then and before it closes the sink.
     """
 
-    def __init__(self, sink: ILogSink, format: str, redact_query: bool, wall_clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        sink: ILogSink,
+        format: str,
+        redact_query: bool,
+        wall_clock: Callable[[], float],
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
         if format not in FORMATS:
             raise ValueError(f"access log format {format!r}: expected one of {', '.join(FORMATS)}")
         self._sink = sink
         self._wall_clock = wall_clock
+        self._seconds = seconds
+        self._offset = wall_clock() - seconds()
         self._line: Callable[[Record, float], bytes]
         if format == "json":
             self._line = _JSONLines(redact_query).line
@@ -78,7 +87,7 @@ class AccessLog:
         """
         Keep the line of one exchange.
         """
-        line = self._line(record, self._wall_clock())
+        line = self._line(record, record.ended + self._offset)
         self._lines.append(line)
         self._size += len(line)
         if self._size >= _BATCH_BYTES:
@@ -93,6 +102,8 @@ class AccessLog:
             self._lines.clear()
             self._size = 0
             self._sink.write(batch)
+        # The wall clock may be set while we run.
+        self._offset = self._wall_clock() - self._seconds()
 
 
 class _Memo(dict[Any, bytes]):

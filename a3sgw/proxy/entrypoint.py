@@ -7,7 +7,7 @@ A door outlives many of these. A reload gives the door a new one between two eve
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -69,26 +69,44 @@ class AdminGate:
 class Observers:
     """
     Everybody who reads records. One that raises is dropped and reported, and the exchange never notices.
+
+    Records are shown a batch at a time, so that an observer's code runs warm over many of them: an exchange only adds itself to a list.
+    Whoever wants to know what was observed calls `drain` first.
     """
 
+    BATCH: Final = 64
     _log = Logger()
 
-    def __init__(self, observers: Sequence[IObserver]) -> None:
-        self._calls = tuple(observer.exchange_ended for observer in observers)
+    def __init__(self, observers: Sequence[IObserver] = ()) -> None:
+        self._ended: list[Record] = []
+        self._calls: tuple[Callable[[Record], None], ...] = ()
+        self.replace(observers)
 
-    def follow(self, successor: Observers) -> None:
+    def replace(self, observers: Sequence[IObserver]) -> None:
         """
-        Show whatever still ends here to the observers of `successor`, because those of this one are closed.
+        Show what ended up to now to those who observed up to now, and from now on to `observers`.
         """
-        self._calls = successor._calls
+        self.drain()
+        self._calls = tuple(observer.exchange_ended for observer in observers)
 
     def exchange_ended(self, record: Record) -> None:
         """
-        Show `record` to each observer.
+        Remember `record` until the next batch is shown.
         """
+        ended = self._ended
+        ended.append(record)
+        if len(ended) >= self.BATCH:
+            self.drain()
+
+    def drain(self) -> None:
+        """
+        Show every record that has not been shown to each observer, in the order in which they ended.
+        """
+        ended, self._ended = self._ended, []
         for call in self._calls:
             try:
-                call(record)
+                for record in ended:
+                    call(record)
             except Exception:
                 self._calls = tuple(other for other in self._calls if other is not call)
                 self._log.failure("observer {call} failed and is switched off", call=call)

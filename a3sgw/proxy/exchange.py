@@ -72,8 +72,8 @@ class Exchange(Record):
     """
 
     __slots__ = (
-        "_downstream",
         "_client_is_slow",
+        "_downstream",
         "_is_answered",
         "_is_waiting",
         "_pending",

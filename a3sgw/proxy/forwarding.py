@@ -108,7 +108,9 @@ def _text(packed: bytes) -> bytes:
     return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed).encode("ascii")
 
 
-def resolve_forwarding(peer: bytes, peer_packed: bytes, scheme: bytes, port: bytes, trusted: AddressSet, fields: Sequence[Field]) -> Forwarding:
+def resolve_forwarding(
+    peer: bytes, peer_packed: bytes, scheme: bytes, port: bytes, trusted: AddressSet, fields: Sequence[Field]
+) -> Forwarding:
     """
     Return the forwarding for one request through a trusted proxy.
 

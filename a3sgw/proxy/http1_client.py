@@ -108,7 +108,8 @@ class Http1Client:
         forwarding = exchange.forwarding
         block = forwarding.block_for_http10() if head.is_http10 else forwarding.block
         authority = head.authority if settings.pass_host_header and head.authority else address.authority
-        lines = [b"%b %b%b HTTP/1.1\r\nHost: %b" % (head.method, address.prefix, head.target, authority)]
+        prefix = address.prefix if head.target != b"*" else b""
+        lines = [b"%b %b%b HTTP/1.1\r\nHost: %b" % (head.method, prefix, head.target, authority)]
         lines += [field[2] for field in head.fields]
         lines.append(
             b"%b\r\nX-Forwarded-Host: %b\r\nX-Request-Id: %b" % (block, forwarding.host or head.authority or authority, head.request_id)
@@ -202,12 +203,16 @@ class Http1Client:
 
     def _head_received(self, data: bytes) -> None:
         exchange = self.exchange
-        assert exchange is not None and exchange.head is not None
+        assert exchange is not None
+        assert exchange.head is not None
         while True:
             end = data.find(b"\r\n\r\n")
             if end < 0:
                 if len(data) > _MAX_HEAD_BYTES:
                     raise ProtocolError(Outcome.RESPONSE_HEADERS_TOO_LARGE)
+                if b"\n\n" in data:
+                    # A head that ends its lines with LF alone would never end for us.
+                    raise ProtocolError(Outcome.RESPONSE_MALFORMED, "bare LF")
                 self._buffer = data
                 return
             if end > _MAX_HEAD_BYTES:
@@ -238,7 +243,7 @@ class Http1Client:
             self._begin_body(exchange, head, data[end:])
 
     def _begin_body(self, exchange: Exchange, head: ResponseHead, data: bytes) -> None:
-        reader = response_body_reader(head.length)
+        reader = response_body_reader(head.length, head.nominated)
         piece = reader.feed(data) if data else b""
         if reader.ended and not reader.trailers:
             self._may_reuse = self._may_reuse and not reader.rest

@@ -241,7 +241,7 @@ class Http1Server:
             if head.target_scheme and head.target_scheme != self._scheme:
                 raise ProtocolError(Outcome.MISDIRECTED)
             if head.length:
-                body = request_body_reader(head.length)
+                body = request_body_reader(head.length, head.nominated)
                 if rest:
                     piece = body.feed(rest)
                     rest = body.rest

@@ -134,7 +134,8 @@ class Pool:
         return len(self._idle)
 
     def __repr__(self) -> str:
-        return f"<Pool {self.backend.url}: {self.leased} leased, {len(self._idle)} idle, {self.connecting} connecting, {len(self._queue)} waiting>"
+        counts = f"{self.leased} leased, {len(self._idle)} idle, {self.connecting} connecting, {len(self._queue)} waiting"
+        return f"<Pool {self.backend.url}: {counts}>"
 
     # -- leasing
 

@@ -3,8 +3,8 @@ Give every path one canonical spelling, or refuse it.
 
 What a rule sees is what the backend gets, so the two can never disagree about which resource is meant: escapes of unreserved
 characters are decoded, dot segments resolved (RFC 3986 sections 5.2.4 and 6.2.2), repeated slashes merged. What different servers decode
-differently (an encoded slash, backslash or NUL, a malformed escape, a dot segment with parameters) is refused unless the entrypoint
-allows it. The query is never touched.
+differently (an encoded slash, backslash or NUL, a malformed escape) is refused unless the entrypoint allows it; a dot segment that not
+all servers see (`/..;/`, or `..%2F` where encoded slashes are allowed) is refused always. The query is never touched.
 """
 
 from __future__ import annotations
@@ -35,6 +35,12 @@ _UNRESERVED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-.
 _HEX = b"0123456789ABCDEFabcdef"
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
 _SLASHES = re.compile(rb"//+")
+# A dot segment for some servers and none for others: with a parameter (servlet containers drop it and climb), cut off by a NUL, or
+# bounded by a slash or backslash in disguise. Escapes are canonical here.
+_DISGUISED_DOTS = re.compile(
+    rb"/\.\.?(?:\\|;|%2F|%3B|%5C|%00)|"
+    rb"(?:\\|%2F|%5C)\.\.?(?:/|\\|;|%2F|%3B|%5C|%00|\Z)"
+)
 # One table for all 22 * 22 ways to write an escape: its canonical form.
 _DECODED = {
     bytes([high, low]): (bytes([code]) if code in _UNRESERVED else b"%%%02X" % code)
@@ -75,9 +81,6 @@ def _resolve_dots(path: bytes) -> bytes:
             if segments:
                 segments.pop()
         elif part != b".":
-            if part[:1] == b"." and part.partition(b";")[0] in (b".", b".."):
-                # Servlet containers drop the parameter and climb; others do not.
-                raise _refuse(path, "dot segment with a parameter")
             segments.append(part)
     if parts[-1] in (b".", b".."):
         # The last segment named a directory.
@@ -95,6 +98,8 @@ def canonical_path(path: bytes, policy: PathPolicy) -> bytes:
         raise _refuse(path, "backslash")
     if b"%" in path:
         path = _decode_escapes(path, policy)
+    if b"." in path and _DISGUISED_DOTS.search(path) is not None:
+        raise _refuse(path, "ambiguous dot segment")
     if policy.merge_slashes and b"//" in path:
         path = _SLASHES.sub(b"/", path)
     if b"/." in path:

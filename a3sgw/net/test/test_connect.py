@@ -12,7 +12,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from a3sgw.errors import Outcome
-from a3sgw.net.connect import _Addresses, Connecting, Dialer
+from a3sgw.net.connect import Connecting, Dialer, _Addresses
 from a3sgw.net.stream import Stream
 from a3sgw.net.test.loops import LoopCase
 from a3sgw.net.test.receivers import Notes
@@ -147,7 +147,7 @@ class ConnectingTests(ConnectCase):
 
     def test_cancelled(self):
         """An attempt that is cancelled reports nothing, whether it hangs, succeeds or fails meanwhile."""
-        listening, address = self.listen()
+        _listening, address = self.listen()
         for target in (self.silent(), (socket.AF_INET, address), self.refusing(), (99, None)):
             attempt = self.connect(target)
             attempt.cancel()

@@ -333,7 +333,7 @@ class GatewayReactorTests(LoopCase):
             self.assertEqual(attempt.fileno(), number)
 
         self.readable("a", close_and_connect)
-        second, peer = self.readable("b")
+        second, _peer = self.readable("b")
         # The new socket gets the lowest free number: leave none below.
         while not spare or spare[-1] < second.fileno():
             spare.append(os.dup(listening.fileno()))

@@ -464,7 +464,7 @@ class ClosingTests(StreamCase):
             ("congested", lambda peer: None),
         ]:
             for ending in ("close", "abort"):
-                stream, notes, peer = self.make(**{name: lambda ending=ending: getattr(stream, ending)()})
+                stream, notes, peer = self.make(**{name: lambda ending=ending: getattr(stream, ending)()})  # noqa: B023 (called in this round only)
                 if name == "congested":
                     peer.room = 2
                     stream.write(b"abc")

@@ -23,12 +23,16 @@ NOW = datetime.fromisoformat("2030-03-09T07:21:44.120331+00:00").timestamp()
 
 def log_lines(*records, format="json", redact_query=False, times=()):
     """
-    Return what an access log writes for `records`, as lines.
+    Return what an access log writes for `records`, as lines. `times` are what the wall clock says when they end.
     """
     sink = MemorySink(1 << 20)
-    moments = iter(times or [NOW] * len(records))
-    log = AccessLog(sink, format, redact_query, lambda: next(moments))
-    for record in records:
+    wall = NOW
+    # Records end at 1000.25. A little later, because most moments cannot be written as a float.
+    log = AccessLog(sink, format, redact_query, lambda: wall + 4e-7, lambda: 1000.25)
+    for position, record in enumerate(records):
+        if times:
+            wall = times[position]
+            log.flush()
         log.exchange_ended(record)
     log.flush()
     assert sink.data.endswith(b"\n")
@@ -202,11 +206,10 @@ class JSONTests(SynchronousTestCase):
 
     def test_clock(self):
         """
-        The timestamp follows the clock, also across seconds, days and backwards.
+        The timestamp is the moment the exchange ended, by a wall clock that may be set: across seconds, days and backwards.
         """
         moments = ["2030-03-09T23:59:59.999999", "2030-03-10T00:00:00.000001", "2030-03-10T00:00:00.500000", "2029-12-31T12:00:00.000000"]
-        # A little later, because most of these moments cannot be written as a float.
-        times = [datetime.fromisoformat(f"{moment}+00:00").timestamp() + 4e-7 for moment in moments]
+        times = [datetime.fromisoformat(f"{moment}+00:00").timestamp() for moment in moments]
         lines = log_lines(*[make_record() for _ in times], times=times)
         self.assertEqual([json.loads(line)["timestamp"] for line in lines], [f"{moment}+00:00" for moment in moments])
 

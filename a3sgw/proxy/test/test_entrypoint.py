@@ -148,8 +148,29 @@ class ObserversTests(SynchronousTestCase):
         observers = Observers(watchers)
         for _ in range(4):
             observers.exchange_ended(Record())
+            observers.drain()
         self.assertEqual([watcher.seen for watcher in watchers], [4, 2, 4])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_failing_within_a_batch(self):
+        """What an observer that raises was shown together with others is shown to the others whole."""
+        watchers = [Watcher(), Watcher(fails_at=2), Watcher()]
+        observers = Observers(watchers)
+        for _ in range(Observers.BATCH):
+            self.assertEqual([watcher.seen for watcher in watchers], [0, 0, 0])
+            observers.exchange_ended(Record())
+        self.assertEqual([watcher.seen for watcher in watchers], [Observers.BATCH, 2, Observers.BATCH])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_replaced(self):
+        """Who is replaced has seen everything that ended before, and nothing that ends after."""
+        first, second = Watcher(), Watcher()
+        observers = Observers([first])
+        observers.exchange_ended(Record())
+        observers.replace([second])
+        observers.exchange_ended(Record())
+        observers.drain()
+        self.assertEqual((first.seen, second.seen), (1, 1))
 
     def test_two_fail(self):
         """Two observers that fail at once are both dropped."""
@@ -157,6 +178,7 @@ class ObserversTests(SynchronousTestCase):
         observers = Observers(watchers)
         for _ in range(2):
             observers.exchange_ended(Record())
+            observers.drain()
         self.assertEqual([watcher.seen for watcher in watchers], [1, 1, 2])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
 
@@ -176,5 +198,6 @@ class FailingObserverTests(DialogueCase):
             self.hear(backend)
             self.say(backend, OK)
             self.assertTrue(self.hear(self.client).endswith(b"ok"))
+        dialogue.door().entrypoint.observers.drain()
         self.assertEqual([watcher.seen for watcher in watchers], [1, 2])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

@@ -185,8 +185,8 @@ class RequestTests(DialogueCase):
     The request as the backend sees it.
     """
 
-    def heard(self, asked=request("GET", "/x?y")):
-        return self.hear(self.ask(asked))
+    def heard(self, asked=None):
+        return self.hear(self.ask(request("GET", "/x?y") if asked is None else asked))
 
     def test_host(self):
         """The backend is asked for the client's host, or for its own where that is configured or the client named none."""
