@@ -4,6 +4,8 @@ Fakes and contracts for tests, ours and those of plugin authors.
 `MemoryReactor` is a clock with descriptors: sockets are `MemorySocket` pairs, events happen only in `settle`, time passes only by
 `advance`. `Dialogue` puts a whole gateway on it, so a test reads like the conversation it is about. The fakes pass the contracts of the
 interfaces they stand in for; the `…_contract` functions build those as test cases.
+
+Long because it is the one page where authors of plugins find what they test with.
 """
 
 # trial's assertions are not annotated.

@@ -6,8 +6,8 @@ never stops at the first problem: what cannot be used is reported and left out, 
 its default instead, an object that lacks something it must have is left out whole. What was left out is remembered in
 `Positions.broken`, so that `check` does not complain about the consequences.
 
-Looking up how a class is decoded happens once per class, in its `_Plan`. The walk is one class although it is long: each of its methods is
-one shape that a value may have, and they call each other.
+Looking up how a class is decoded happens once per class, in its `_Plan`. Long because the walk is one class: each of its methods is one
+shape that a value may have, and they call each other.
 """
 
 from __future__ import annotations

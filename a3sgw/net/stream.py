@@ -5,6 +5,8 @@ What is written during an event is sent once at its end, straight to the kernel;
 Who writes too much is told at once (`stream_congested`) and again when all is sent (`stream_drained`), so at most one read's worth of data
 waits here. Callbacks into the receiver are always the last thing a method does.
 
+Long because a socket has one state, and reading, writing and ending it are not to be told apart.
+
 Hot path: see docs/hot-path.md.
 """
 

@@ -151,7 +151,7 @@ class _JSONLines:
 
     def line(self, record: Record, now: float) -> bytes:
         """
-        Return the line of `record`, which ended at `now`. One function, because calls would double its price.
+        Return the line of `record`, which ended at `now`. Long because calls would double its price.
         """
         second = int(now)
         if second != self._second:

@@ -6,6 +6,8 @@ goes, what a failure means, and whether another attempt is allowed: only while n
 request can be sent again. However it ends, `_finish` is its one end: the lease and the counters are given back there, and the record is
 shown to the observers there.
 
+Long because an exchange has two sides and every way they can fail each other is decided here, in sight of the others.
+
 Hot path: see docs/hot-path.md.
 """
 

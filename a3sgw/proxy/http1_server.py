@@ -5,6 +5,8 @@ A connection serves one exchange at a time, in the order the requests came; what
 its turn. Whether the connection lives on is decided by both messages: the request was read to its end, the response said where it ends,
 and neither side nor the gateway wants to stop.
 
+Long because requests read and responses sent decide together what becomes of the one connection.
+
 Hot path: see docs/hot-path.md.
 """
 
@@ -224,6 +226,8 @@ class Http1Server:
     def _begin_exchange(self, data: bytes, end: int) -> bytes:
         """
         Begin the exchange whose head is `data[:end]`; return what follows its request.
+
+        Long because it is the one path of every request, and a call per step would be paid by each.
         """
         started = monotonic()
         entrypoint = self._current_entrypoint()

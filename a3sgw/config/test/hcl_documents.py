@@ -156,7 +156,9 @@ def _value(value, random, margin):
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):
-        if value.endswith("\n") and value.isprintable() is False and set(value) <= set(string.printable) - set("\r\x0b\x0c"):
+        # A line "EOT" would end it, and after a second dollar no doubling helps.
+        closes = any(mark in value for mark in ("EOT", "$${", "%%{"))
+        if value.endswith("\n") and not closes and set(value) <= set(string.printable) - set("\r\x0b\x0c"):
             return f"<<EOT\n{_doubled(value)}EOT" if random.random() < 0.5 else quoted(value)
         return quoted(value)
     if isinstance(value, list):
@@ -195,6 +197,8 @@ def quoted(text):
     Print a quoted string.
     """
     escapes = {"\n": "\\n", "\r": "\\r", "\t": "\\t", '"': '\\"', "\\": "\\\\"}
+    if "$${" in text or "%%{" in text:
+        escapes |= {"$": "\\u0024", "%": "\\u0025"}
     out = "".join(escapes.get(c) or (f"\\u{ord(c):04x}" if ord(c) < 32 or 127 <= ord(c) < 160 else c) for c in text)
     return f'"{_doubled(out)}"'
 

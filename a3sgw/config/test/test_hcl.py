@@ -17,6 +17,7 @@ from a3sgw.config.test.hcl_documents import (
     at,
     documents,
     expected,
+    normal,
     read,
     value,
     value_of,
@@ -428,6 +429,9 @@ class PropertyTests(ParserTestCase):
             return [item for _, item in sorted([*items.items(), *blocks.items()], key=lambda entry: entry[0])]
 
         def meant(items):
-            return [(item[0], expected(item[1])) if len(item) == 2 else (item[0], list(item[1]), meant(item[2])) for item in items]
+            return [
+                (item[0], expected(item[1])) if len(item) == 2 else (item[0], [normal(label) for label in item[1]], meant(item[2]))
+                for item in items
+            ]
 
         self.assertEqual(shape(read(write(document, random))), meant(document))
