@@ -9,7 +9,7 @@ Hot path: see docs/hot-path.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from typing import Final, NamedTuple
 
 __all__ = [
@@ -91,7 +91,8 @@ class RequestHead:
     the client declared it. `target_scheme` is the scheme of an absolute-form target, else empty. `client` is the resolved client address
     as text, `client_packed` the same as 4 or 16 network-order bytes (an IPv4-mapped IPv6 address is given as IPv4). `wants_close` says that
     the client asked for the connection to be closed, `accepts_trailers` that it named `trailers` in `TE`. `nominated` are the names its
-    `Connection` made hop-by-hop: already gone from `fields`, still to be left out of the trailers.
+    `Connection` made hop-by-hop: already gone from `fields`, still to be left out of the trailers. `forwarded` are the forwarding fields a
+    trusted proxy sent; those of anybody else are nowhere.
     """
 
     __slots__ = (
@@ -101,6 +102,7 @@ class RequestHead:
         "client_packed",
         "expects_continue",
         "fields",
+        "forwarded",
         "has_length",
         "host",
         "is_http10",
@@ -128,6 +130,7 @@ class RequestHead:
     host: bytes
     fields: list[Field]
     nominated: Set[bytes]
+    forwarded: Sequence[Field]
     length: int
     is_http10: bool
     has_length: bool
@@ -152,6 +155,7 @@ class RequestHead:
         self.host = b""
         self.fields = []
         self.nominated = _NONE
+        self.forwarded = ()
         self.length = 0
         self.is_http10 = False
         self.has_length = False

@@ -240,6 +240,8 @@ class Http1Server:
             forwarding = self._forwarding
             if forwarded:
                 forwarding = self._judge_forwarding(forwarded)
+                if self._is_trusted:
+                    head.forwarded = forwarded
             head.client = forwarding.client
             head.client_packed = forwarding.client_packed
             if head.target_scheme and head.target_scheme != self._scheme:

@@ -209,18 +209,22 @@ def _method(methods: Sequence[bytes]) -> HttpPredicate:
 
 def field_values(head: RequestHead, name: bytes) -> list[bytes]:
     """
-    Return every value of a request field, also of the two that a head keeps elsewhere.
+    Return every value of a request field, also of those that a head keeps elsewhere.
     """
     if name == b"host":
         return [head.authority] if head.authority else []
     if name == b"x-request-id":
         return [head.request_id] if head.request_id else []
-    return get_all_fields(head.fields, name)
+    return get_all_fields(head.forwarded if _is_forwarding(name) else head.fields, name)
+
+
+def _is_forwarding(name: bytes) -> bool:
+    return name.startswith(b"x-forwarded-") or name in (b"forwarded", b"x-real-ip")
 
 
 def _header(operands: Sequence[Any]) -> HttpPredicate:
     name, value = operands
-    if name in (b"host", b"x-request-id"):
+    if name in (b"host", b"x-request-id") or _is_forwarding(name):
         return lambda head: value in field_values(head, name)
 
     def matches(head: RequestHead) -> bool:

@@ -43,7 +43,7 @@ class FrozenMapTests(SynchronousTestCase):
         source["a"] = 2
         self.assertEqual(made["a"], 1)
         with self.assertRaises(TypeError):
-            made["a"] = 3  # type: ignore[index]
+            made["a"] = 3
 
     def test_changed_copies(self):
         """

@@ -4,6 +4,7 @@ Tests of `a3sgw.route.match`.
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from a3sgw.message import make_field
 from a3sgw.route.match import HTTP_BUILDERS, TCP_BUILDERS, ConnectionFacts, compile_http, compile_tcp, query_values
 from a3sgw.route.rule import SIGNATURES, parse_rule
 from a3sgw.route.test.strategies import make_head
@@ -124,6 +125,16 @@ class CompileHttpTests(SynchronousTestCase):
         head = make_head()
         head.request_id = b"abc"
         self.assert_matches([("Header(`X-Request-Id`, `abc`)", head, True), ("Header(`X-Request-Id`, `abc`)", make_head(), False)])
+
+    def test_forwarding_fields(self):
+        """
+        What a trusted proxy said can be matched; what stands among the other fields is never taken for it.
+        """
+        trusted = make_head()
+        trusted.forwarded = [make_field(b"X-Forwarded-Proto", b"https")]
+        rules = ("Header(`X-Forwarded-Proto`, `https`)", "HeaderRegexp(`X-Forwarded-Proto`, `^https$`)")
+        for rule in rules:
+            self.assert_matches([(rule, trusted, True), (rule, make_head(fields=[("X-Forwarded-Proto", "https")]), False)])
 
     def test_query(self):
         """
