@@ -185,6 +185,9 @@ class Carrier:
             door.close()
         if log is not None and log is not self._access:
             log.close()
+        if self._generation is not None:
+            # What was assembled in vain has left its names in the metrics.
+            self._retain(self._generation)
 
     def commit(self) -> None:
         """
@@ -234,10 +237,13 @@ class Carrier:
         for key, part in old.parts.items():
             if isinstance(key, tuple) and key[0] == "backend" and key not in new.parts:
                 part.pool.retire()
+        self._retain(new)
+
+    def _retain(self, generation: Generation) -> None:
         self._metrics.retain(
-            {(router.name, router.service) for router in new.config.routers.values()},
-            {(service.name, backend.url) for service in new.services.values() for backend in service.backends},
-            set(new.doors),
+            {(router.name, router.service) for router in generation.config.routers.values()},
+            {(service.name, backend.url) for service in generation.services.values() for backend in service.backends},
+            set(generation.doors),
         )
 
     # -- observation
@@ -250,11 +256,10 @@ class Carrier:
         return succeed(self._metrics.snapshot(self._gauges()))
 
     def _gauges(self) -> Gauges:
-        generation = self._generation
-        assert generation is not None
+        services = {} if self._generation is None else self._generation.services
         backends: list[BackendGauge] = []
-        retries = {name: self._retries.get(name, 0) for name in generation.services}
-        for service in generation.services.values():
+        retries = {name: self._retries.get(name, 0) for name in services}
+        for service in services.values():
             retries[service.name] += service.retries
             for backend in service.backends:
                 pool = backend.pool

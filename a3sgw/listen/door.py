@@ -155,9 +155,7 @@ class Door:
         """
         Stop listening. Connections go on.
         """
-        if self._pause is not None:
-            self._pause.cancel()
-            self._pause = None
+        self._end_pause()
         sock = self._socket
         if sock is not None:
             if self._is_reading:
@@ -169,9 +167,13 @@ class Door:
         """
         Stop listening, and end each connection when its exchange has ended.
         """
+        self._end_pause()
         # What the kernel has accepted for us is not dropped.
         for _ in range(_BACKLOG // _ACCEPTS_PER_EVENT):
             self.doRead()
+            if self._pause is not None:
+                # Out of descriptors, and no better if asked again at once.
+                break
         self.is_draining = True
         self.close()
         for connection in list(self.connections):
@@ -231,6 +233,11 @@ class Door:
         self._is_reading = False
         self._reactor.removeReader(self)
         self._pause = self._reactor.callLater(self.RETRY_SECONDS, self._resume)
+
+    def _end_pause(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
 
     def _resume(self) -> None:
         self._pause = None

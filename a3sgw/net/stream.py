@@ -52,6 +52,7 @@ class Stream:
     One connected socket.
 
     `receiver` gets what happens; it may be replaced at any time. `deadline` is a stamp for the sweep, in the clock of `deadlines`.
+    `has_arrived` says that something was received which the receiver has not been told of yet.
     """
 
     __slots__ = (
@@ -70,6 +71,7 @@ class Stream:
         "_send",
         "_socket",
         "deadline",
+        "has_arrived",
         "is_congested",
         "is_open",
         "now",
@@ -96,6 +98,7 @@ class Stream:
         self._is_reading = False
         self._is_writing = False
         self._lingers = False
+        self.has_arrived = False
         self.is_congested = False
         self.is_open = True
         self.deadline = NEVER
@@ -152,16 +155,19 @@ class Stream:
         Take from the kernel what there is: data, nothing more to come (`b""`), an error, or nothing yet (`None`). Never calls out.
         """
         try:
-            return self._receive(_RECEIVE_BYTES)
+            data: bytes | OSError = self._receive(_RECEIVE_BYTES)
         except BlockingIOError:
             return None
         except OSError as error:
-            return error
+            data = error
+        self.has_arrived = True
+        return data
 
     def deliver(self, data: bytes | OSError) -> None:
         """
         Pass on what `receive` took. The stream may have been closed in between, or held: what was received before still counts.
         """
+        self.has_arrived = False
         if not self.is_open:
             return
         if data.__class__ is not bytes:
@@ -191,6 +197,8 @@ class Stream:
         """
         Ask the kernel whether the peer has closed, or sent something, since the last read.
         """
+        if self.has_arrived:
+            return True
         try:
             self._socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:

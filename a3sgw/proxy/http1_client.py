@@ -85,6 +85,12 @@ class Http1Client:
         """
         self._stream.close()
 
+    def is_spoilt(self) -> bool:
+        """
+        Say whether something nobody asked for has arrived on this idle connection, which it will end for in a moment.
+        """
+        return self._stream.has_arrived
+
     def is_stale(self) -> bool:
         """
         Say whether the backend has closed this idle connection a moment ago.

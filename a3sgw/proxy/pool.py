@@ -146,9 +146,12 @@ class Pool:
         With `fresh` only a new connection will do.
         """
         idle = self._idle
-        if idle and not fresh:
+        while idle and not fresh:
             # Newest first: a backend closes its oldest idle connections, and we would rather not race it to them.
             upstream = idle.pop()
+            if upstream.is_spoilt():
+                # What arrived before the request must not be taken for its response.
+                continue
             self.leased += 1
             return upstream
         limit = self.settings.max_connections

@@ -49,6 +49,9 @@ class FakeGateway:
         self.reloaded = Deferred()
         return self.reloaded
 
+    def reload_refused(self, reason):
+        self.asked.append(f"refused {reason}")
+
     def shutdown(self):
         self.asked.append("shutdown")
         return self.stopped
@@ -230,12 +233,12 @@ class ReloadTests(LifetimeCase):
 
     def test_problems(self):
         """
-        A faulty configuration is logged problem by problem and never reaches the gateway.
+        A faulty configuration is logged problem by problem; the gateway only hears that there was one.
         """
         self.start()
         self.lifetime.reload("SIGHUP")
         self.loads[0].callback(loaded(problems=(PROBLEM, PROBLEM)))
-        self.assertEqual(self.gateway.asked, ["reopen_logs"])
+        self.assertEqual(self.gateway.asked, ["reopen_logs", f"refused {PROBLEM}\n{PROBLEM}"])
         refused = "reload refused, problems: 2; the configuration that was running goes on"
         self.assertEqual(self.logged(LogLevel.error), [str(PROBLEM), str(PROBLEM), refused])
 

@@ -136,7 +136,11 @@ def _item(item, random, margin):
     end = random.choice(["\n", "\n", "\r\n", " # note\n", "// }\n", " /* note */ \n"])
     if len(item) == 2:
         name, value = item
-        return f"{noise}{margin}{name}{random.choice(['=', ' = ', '  ='])}{_value(value, random, margin)}{end}"
+        text = _value(value, random, margin)
+        if text.startswith("<<"):
+            # Nothing may follow the marker.
+            end = random.choice(["\n", "\r\n"])
+        return f"{noise}{margin}{name}{random.choice(['=', ' = ', '  ='])}{text}{end}"
     kind, labels, body = item
     head = f"{noise}{margin}{kind} " + "".join(_label(label, random) + " " for label in labels)
     if not body and random.random() < 0.5:

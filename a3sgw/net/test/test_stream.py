@@ -184,6 +184,17 @@ class ReadingTests(StreamCase):
         peer.close()
         self.assertTrue(other.is_stale())
 
+    def test_stale_between_receiving_and_delivering(self):
+        """A connection on which something was received is stale, though the kernel has nothing more to tell, until it is delivered."""
+        self.assertIsNone(self.stream.receive())
+        self.assertFalse(self.stream.has_arrived or self.stream.is_stale())
+        self.peer.send(b"x")
+        data = self.stream.receive()
+        self.assertTrue(self.stream.has_arrived and self.stream.is_stale())
+        self.stream.deliver(data)
+        self.assertFalse(self.stream.has_arrived or self.stream.is_stale())
+        self.assertEqual(self.notes.events, [("data", b"x")])
+
 
 class WritingTests(StreamCase):
     """

@@ -180,6 +180,24 @@ class ReuseTests(DialogueCase):
             self.dialogue.assert_clean(self)
 
 
+    def test_unasked_response_at_the_same_moment(self):
+        """What a backend says on an idle connection in the very moment when that is needed is no answer to the request."""
+        for asked in (self.GET, request("POST", "/pay", "Content-Length: 1", body=b"x")):
+            self.converse()
+            backend = self.ask(self.GET)
+            self.hear(backend)
+            self.say(backend, OK)
+            self.hear(self.client)
+            self.client.send(asked)
+            self.say(backend, response("200 OK", "Content-Length: 6", body=b"poison"))
+            other = self.dialogue.backend()
+            self.assertIsNot(other, backend)
+            self.assertTrue(backend.has_ended or backend.was_reset)
+            self.say(other, OK)
+            self.assertTrue(self.hear(self.client).endswith(b"\r\n\r\nok"))
+            self.assertEqual(self.dialogue.outcomes(), ["completed", "completed"])
+
+
 class RequestTests(DialogueCase):
     """
     The request as the backend sees it.
