@@ -23,6 +23,8 @@ __all__ = ["FlushQueue", "flush_queue", "install"]
 _MAX_EVENTS = 512
 # Bounds what is received before any of it is dealt with, and how long an answer waits for others.
 _GROUP = 32
+# What is larger is sent on at once, while it is still in the cache.
+_LARGE = 16384
 
 
 class _Flushable(Protocol):
@@ -121,15 +123,21 @@ if _EPollReactor is not None:
             Going back and forth between the kernel and the interpreter for each event costs a sixth more: each finds its caches cold.
             """
             find = self._selectables.get
+            flushes = self.flushes
             arrived: list[tuple[Any, Any]] = []
             others = []
             for descriptor, event in events:
-                selectable = find(descriptor)
+                selectable: Any = find(descriptor)
                 if event == 1:  # EPOLLIN and nothing else
                     receive = getattr(selectable, "receive", None)
                     if receive is not None:
                         data = receive()
-                        if data is not None:
+                        if data.__class__ is bytes and len(data) > _LARGE:
+                            selectable.deliver(data)
+                            for stream in flushes:
+                                stream.flush()
+                            flushes.clear()
+                        elif data is not None:
                             arrived.append((selectable, data))
                         continue
                 if selectable is not None:
@@ -141,7 +149,6 @@ if _EPollReactor is not None:
                 selectable = find(descriptor)
                 if selectable is not None:
                     self._dispatch_other(selectable, descriptor, event)
-            flushes = self.flushes
             if flushes:
                 # Not `run`: a call less. A stream's flush does not raise.
                 for stream in flushes:

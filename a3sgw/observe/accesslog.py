@@ -113,17 +113,17 @@ class _Memo(dict[Any, bytes]):
     A hit is one dict look-up with no call. Emptied when full, so that a client which never repeats itself costs time but no memory.
     """
 
-    _LIMIT = 1024
-    _LONGEST = 512
+    _LONGEST = 256
 
-    def __init__(self, write: Callable[[Any], bytes]) -> None:
+    def __init__(self, write: Callable[[Any], bytes], limit: int = 1024) -> None:
         super().__init__()
         self._write = write
+        self._limit = limit
 
     def __missing__(self, value: Any) -> bytes:
         text = self._write(value)
         if len(text) <= self._LONGEST:
-            if len(self) >= self._LIMIT:
+            if len(self) >= self._limit:
                 self.clear()
             self[value] = text
         return text
@@ -139,11 +139,12 @@ class _JSONLines:
 
     def __init__(self, redact_query: bool) -> None:
         self._redacted = _json_string(REDACTED) if redact_query else None
-        self._strings = _Memo(_json_string)
+        # Room for the hosts and routes of a large configuration.
+        self._strings = _Memo(_json_string, 16384)
         # Apart, because a crowd of clients must not push the user agents out.
         self._addresses = _Memo(_json_string)
-        self._ways = _Memo(_json_way)
-        self._services = _Memo(_json_service)
+        self._ways = _Memo(_json_way, 65536)
+        self._services = _Memo(_json_service, 65536)
         self._protocols = _Memo(_json_protocol)
         self._outcomes = {outcome.word: _json_text(outcome.word) for outcome in Outcome}
         self._second = -1

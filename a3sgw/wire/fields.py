@@ -251,10 +251,10 @@ class LineTable:
     for it than the others lose by it.
     """
 
-    MAX_LINES: Final = 8192
+    MAX_LINES: Final = 32768
     MAX_LINE_BYTES: Final = 256
     MAX_LINES_PER_NAME: Final = 64
-    MAX_HOSTS: Final = 1024
+    MAX_HOSTS: Final = 16384
     MAX_NAMES: Final = 1024
     MAX_NAME_BYTES: Final = 64
     RENEWAL: Final = -_USED_UP
