@@ -1,9 +1,9 @@
 """
 Give out a limited number of places, first come, first served.
 
-`Slots` knows nothing of what takes a place: a token is any hashable object but `None`, usually the exchange itself. A place is taken when a request
-is admitted and given back on every way out, and each place that comes free wakes exactly one of those who wait. A waking is a return
-value, so the caller finishes its own work before the next one runs.
+`Slots` knows nothing of what takes a place: a token is any hashable object but `None`, usually the exchange itself. A place is taken when
+a request is admitted and given back on every way out, and each place that comes free wakes exactly one of those who wait. A waking is a
+return value, so the caller finishes its own work before the next one runs.
 """
 
 from __future__ import annotations
