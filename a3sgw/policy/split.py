@@ -64,7 +64,8 @@ def _spread(weights: Sequence[int]) -> list[int]:
 
     The `n`-th turn of an item with the share `w` of the whole may not come before `(n - 1) / w` and must come by `n / w`, both widened to
     whole turns. Among those that may, the one that must soonest goes first. On one line this meets every bound (S. Baruah et al.,
-    "Proportionate progress: a notion of fairness in resource allocation", 1996); smooth weighted round robin, as nginx has it, can be a turn off.
+    "Proportionate progress: a notion of fairness in resource allocation", 1996); smooth weighted round robin, as nginx has it, can be a
+    whole turn off.
     """
     divisor = math.gcd(*weights)
     shares = [weight // divisor for weight in weights]
