@@ -3,34 +3,28 @@ Make a running generation out of a configuration.
 
 This is the only module that knows every room. It builds everything a configuration describes beside what runs already, and takes over each
 object of the previous generation whose own configuration is unchanged, so that pools, turns and counters survive a reload that did not
-touch them. Building has no side effect: nothing is bound, connected, resolved or written, so `load` can do it for `validate`, and a
-generation that is not wanted is simply dropped.
+touch them. Building has no side effect: nothing is bound, connected, resolved or written, so a generation that is not wanted is simply
+dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import attrs
-from twisted.internet.defer import Deferred
 
 from a3sgw.address import AddressSet
+from a3sgw.assembly_middleware import Middlewares
+from a3sgw.assembly_parts import Kit, Parts
 from a3sgw.config.address import parse_listen_address, parse_server_url
-from a3sgw.config.decode import source_order
-from a3sgw.config.finding import Findings
-from a3sgw.config.load import Loaded, load_file
 from a3sgw.config.model import EntrypointConfig, GatewayConfig, RouterConfig, ServerConfig, ServiceConfig
-from a3sgw.config.tree import Position, Problem
-from a3sgw.config.wording import item_path, quote
+from a3sgw.interfaces import IConnectionGate, IRetirable
 from a3sgw.listen.door import Gates
-from a3sgw.message import LocalResponse, RequestHead
-from a3sgw.net.connect import Dialer
-from a3sgw.observe.metrics import Metrics
-from a3sgw.proxy.entrypoint import AdminGate, Entrypoint, EntrypointTimeouts, Observers
+from a3sgw.middleware.chain import Link
+from a3sgw.proxy.entrypoint import AdminGate, Entrypoint, EntrypointTimeouts
 from a3sgw.proxy.pool import Pool, PoolSettings
-from a3sgw.route.rule import RuleError, parse_rule
 from a3sgw.route.table import HttpTable, RouteSpec, build_http_table
 from a3sgw.service.backend import Backend, BackendAddress
 from a3sgw.service.balance import STRATEGIES
@@ -38,24 +32,10 @@ from a3sgw.service.service import Route, Service, ServiceSettings
 from a3sgw.wire.http1 import RequestLimits
 from a3sgw.wire.path import PathPolicy
 
-__all__ = ["DASHBOARD_ENTRYPOINT", "DoorPlan", "Generation", "Kit", "Loaded", "assemble", "load", "rule_problems"]
+__all__ = ["DASHBOARD_ENTRYPOINT", "DoorPlan", "Generation", "Kit", "assemble", "retire_parts", "routers_of"]
 
 DASHBOARD_ENTRYPOINT: Final = "dashboard"
 """What the listener of `dashboard.address` is called in logs and metrics."""
-
-T = TypeVar("T")
-
-
-@attrs.frozen(slots=True, eq=False)
-class Kit:
-    """
-    What parts are built with; the same for all generations of one carrier. `ask` answers requests to the gateway's own API.
-    """
-
-    dialer: Dialer
-    metrics: Metrics
-    observers: Observers
-    ask: Callable[[RequestHead], LocalResponse | Deferred[LocalResponse]]
 
 
 @attrs.frozen(slots=True, eq=False)
@@ -81,43 +61,27 @@ class Generation:
     parts: Mapping[Hashable, Any]
 
 
-class _Parts:
-    """
-    The runtime objects of a generation in the making; those of the previous one are taken over by key.
-    """
-
-    def __init__(self, previous: Mapping[Hashable, Any]) -> None:
-        self._previous = previous
-        self.made: dict[Hashable, Any] = {}
-
-    def take(self, key: Hashable, make: Callable[[], T]) -> T:
-        """
-        Return the part for `key`: that of this generation, or of the previous one, or a new one.
-        """
-        part = self.made.get(key)
-        if part is None:
-            part = self._previous.get(key)
-            if part is None:
-                part = make()
-            self.made[key] = part
-        return part
-
-
 def assemble(config: GatewayConfig, previous: Generation | None, kit: Kit) -> Generation:
     """
     Build the generation for a checked `config`.
 
-    Raises `RuleError` if a rule cannot be read, which `rule_problems` would have found.
+    Raises `RuleError` if a rule cannot be read and `MiddlewareError` if a middleware cannot be built, which `loading` would have found.
     """
-    parts = _Parts({} if previous is None else previous.parts)
+    parts = Parts({} if previous is None else previous.parts)
     services = {name: _service(service, parts, kit) for name, service in config.services.items()}
+    middlewares = Middlewares(config, services, parts, kit)
     doors = {}
     for name, entrypoint in config.entrypoints.items():
         if entrypoint.protocol == "http":
+            links = middlewares.links("entrypoint", name, entrypoint.middlewares)
             doors[name] = DoorPlan(
                 parse_listen_address(entrypoint.address),
-                Gates(AddressSet(entrypoint.tcp_allowed_ips) if entrypoint.tcp_allowed_ips else None, entrypoint.max_connections),
-                _entrypoint(config, entrypoint, services, parts, kit),
+                Gates(
+                    AddressSet(entrypoint.tcp_allowed_ips) if entrypoint.tcp_allowed_ips else None,
+                    entrypoint.max_connections,
+                    tuple(link.middleware for link in links if IConnectionGate.providedBy(link.middleware)),
+                ),
+                _entrypoint(config, entrypoint, services, middlewares, links, parts, kit),
             )
     if config.dashboard.enabled and config.dashboard.address is not None:
         doors[DASHBOARD_ENTRYPOINT] = DoorPlan(
@@ -126,10 +90,22 @@ def assemble(config: GatewayConfig, previous: Generation | None, kit: Kit) -> Ge
     return Generation(config, doors, services, parts.made)
 
 
+def retire_parts(old: Generation, kept: Mapping[Hashable, Any]) -> None:
+    """
+    Give up what `old` holds and `kept` has not taken over.
+    """
+    for key, part in old.parts.items():
+        if isinstance(key, tuple) and key not in kept:
+            if key[0] == "backend":
+                part.pool.retire()
+            elif key[0] == "middleware" and IRetirable.providedBy(part):
+                part.retire()
+
+
 # -- services -------------------------------------------------------------------------------------------------------------------------
 
 
-def _service(config: ServiceConfig, parts: _Parts, kit: Kit) -> Service:
+def _service(config: ServiceConfig, parts: Parts, kit: Kit) -> Service:
     balancing = config.load_balancer
     seen: dict[str, int] = {}
     backends = []
@@ -152,7 +128,7 @@ def _service(config: ServiceConfig, parts: _Parts, kit: Kit) -> Service:
     return parts.take(("service", config), make)
 
 
-def _backend(config: ServiceConfig, server: ServerConfig, turn: int, parts: _Parts, kit: Kit) -> Backend:
+def _backend(config: ServiceConfig, server: ServerConfig, turn: int, parts: Parts, kit: Kit) -> Backend:
     pooling = config.connection_pool
     settings = PoolSettings(
         max_connections=pooling.max_connections,
@@ -186,7 +162,9 @@ def _entrypoint(
     config: GatewayConfig,
     entrypoint: EntrypointConfig,
     services: Mapping[str, Service],
-    parts: _Parts,
+    middlewares: Middlewares,
+    links: Sequence[Link],
+    parts: Parts,
     kit: Kit,
 ) -> Entrypoint:
     limits = entrypoint.limits
@@ -195,7 +173,7 @@ def _entrypoint(
     trusted = entrypoint.forwarded_headers.trusted_ips
     return Entrypoint(
         name=entrypoint.name,
-        table=_table(config, entrypoint.name, services, parts, kit),
+        table=_table(config, entrypoint.name, services, middlewares, links, parts, kit),
         limits=RequestLimits(
             max_header_bytes=limits.max_header_bytes,
             max_header_count=limits.max_header_count,
@@ -216,6 +194,7 @@ def _entrypoint(
         admin=_admin_gate(config, entrypoint.name, kit),
         observers=kit.observers,
         series=kit.metrics.entrypoint_series(entrypoint.name),
+        later=kit.reactor.callLater,
     )
 
 
@@ -238,6 +217,7 @@ def _dashboard_entrypoint(config: GatewayConfig, kit: Kit) -> Entrypoint:
         admin=_admin_gate(config, DASHBOARD_ENTRYPOINT, kit),
         observers=kit.observers,
         series=kit.metrics.entrypoint_series(DASHBOARD_ENTRYPOINT),
+        later=kit.reactor.callLater,
     )
 
 
@@ -248,67 +228,29 @@ def routers_of(config: GatewayConfig, entrypoint: str) -> list[RouterConfig]:
     return [router for router in config.routers.values() if not router.entrypoints or entrypoint in router.entrypoints]
 
 
-def _table(config: GatewayConfig, name: str, services: Mapping[str, Service], parts: _Parts, kit: Kit) -> HttpTable[Route]:
-    routers = routers_of(config, name)
+def _table(
+    config: GatewayConfig,
+    name: str,
+    services: Mapping[str, Service],
+    middlewares: Middlewares,
+    links: Sequence[Link],
+    parts: Parts,
+    kit: Kit,
+) -> HttpTable[Route]:
     specs = []
-    for router in routers:
+    for router in routers_of(config, name):
         service = services[router.service]
         series = kit.metrics.route_series(router.name, router.service)
-        route = parts.take(("route", router.name, service, series), partial(Route, router.name, service, series))
+        # What works on connections has done its work when there is a request.
+        chain = middlewares.chain(
+            [
+                link
+                for link in (*links, *middlewares.links("router", router.name, router.middlewares))
+                if not IConnectionGate.providedBy(link.middleware)
+            ]
+        )
+        route = parts.take(("route", router.name, service, series, chain), partial(Route, router.name, service, series, chain))
         specs.append(RouteSpec(router.name, router.rule, router.priority, route))
     # Entrypoints that serve the same routers share one table, and so do generations.
     key = ("table", tuple((spec.name, spec.rule, spec.priority, spec.target) for spec in specs))
     return parts.take(key, lambda: build_http_table(specs))
-
-
-# -- checking -------------------------------------------------------------------------------------------------------------------------
-
-
-def rule_problems(config: GatewayConfig, positions: Mapping[str, Position]) -> list[Problem]:
-    """
-    Return a problem for each rule that cannot be read or does not fit its entrypoints.
-    """
-    findings = Findings(positions)
-    for name, router in config.routers.items():
-        path = f"{item_path('routers', name)}.rule"
-        error = _rule_error(config, router)
-        if error is not None:
-            findings.report(path, f"router {quote(name)} has the rule {findings.show(path, router.rule)}: {error}")
-    return findings.problems
-
-
-def _rule_error(config: GatewayConfig, router: RouterConfig) -> ValueError | None:
-    served = [entrypoint for name, entrypoint in config.entrypoints.items() if not router.entrypoints or name in router.entrypoints]
-    protocols = {entrypoint.protocol for entrypoint in served}
-    if router.entrypoints and len(protocols) > 1:
-        return ValueError(f"its entrypoints speak {' and '.join(sorted(protocols))}, but a rule is for one protocol; split the router")
-    error = None
-    # Without entrypoints of its own, a router serves those whose protocol its rule is for.
-    for kind in ("http", "tcp") if "http" in protocols or not protocols else ("tcp",):
-        if kind == "http" or "tcp" in protocols:
-            try:
-                parse_rule(router.rule, "http" if kind == "http" else "tcp")
-            except RuleError as failure:
-                error = error or failure
-            else:
-                return None
-    return error
-
-
-def load(path: str, environ: Mapping[str, str]) -> Loaded:
-    """
-    Read the configuration file at `path` and find every fault that can be found without running it. Never raises for bad input.
-    """
-    return check_rules(load_file(path, environ))
-
-
-def check_rules(loaded: Loaded) -> Loaded:
-    """
-    Return `loaded` with the problems of its rules added.
-    """
-    if loaded.config is None:
-        return loaded
-    found = rule_problems(loaded.config, loaded.positions)
-    if not found:
-        return loaded
-    return attrs.evolve(loaded, problems=tuple(sorted([*loaded.problems, *found], key=source_order)))

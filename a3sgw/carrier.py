@@ -7,28 +7,33 @@ fails there. `commit` swaps, between two events of the reactor, and cannot fail;
 
 from __future__ import annotations
 
+import random
 import socket
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from a3sgw.assembly import Generation, Kit, assemble
+from a3sgw.assembly import Generation, Kit, assemble, retire_parts
 from a3sgw.config.model import AccessLogConfig, GatewayConfig, MetricsConfig
 from a3sgw.errors import AssemblyError
+from a3sgw.gauges import backend_gauges, middleware_gauges
 from a3sgw.interfaces import ICarrier, IControl, ILogSink
 from a3sgw.listen.door import Door, DoorTally, bind
+from a3sgw.middleware.catalog import Catalog, find_catalog
 from a3sgw.net.connect import Dialer
 from a3sgw.net.deadline import Deadlines
 from a3sgw.net.reactor import flush_queue
 from a3sgw.observe.accesslog import AccessLog
 from a3sgw.observe.logsink import FileSink
 from a3sgw.observe.metrics import Metrics
-from a3sgw.observe.snapshot import BackendGauge, Gauges
+from a3sgw.observe.snapshot import Gauges
 from a3sgw.proxy.entrypoint import Observers
+from a3sgw.proxy.outbound import Outbound
 
 __all__ = ["Carrier"]
 
@@ -64,8 +69,9 @@ class Carrier:
     """
     Carries the traffic of one configuration at a time.
 
-    `control` answers what is not for this side to decide. `seconds` is the clock of all deadlines. The last three arguments are for tests:
-    what opens an access log, what reaches backends, and what binds a listening socket.
+    `control` answers what is not for this side to decide. `seconds` is the clock of all deadlines. The other arguments are for tests: what
+    opens an access log, what reaches backends, what binds a listening socket, which types of middlewares there are, and what calls a slow
+    function in a thread.
     """
 
     FLUSH_SECONDS: Final = 0.5
@@ -79,6 +85,8 @@ class Carrier:
         open_sink: Callable[[AccessLogConfig], ILogSink] | None = None,
         dialer: Callable[[Deadlines], Dialer] | None = None,
         bind: Callable[[str, str, int], socket.socket] = bind,
+        catalog: Catalog | None = None,
+        in_thread: Callable[..., Deferred[Any]] | None = None,
     ) -> None:
         self._reactor = reactor
         self._control = control
@@ -88,11 +96,10 @@ class Carrier:
         self._bind_socket = bind
         self._metrics = Metrics(MetricsConfig().buckets)
         self._observers = Observers((self._metrics,))
-        self._kit = Kit(
+        self._kit = self._make_kit(
             Dialer(reactor, self._flushes, self._deadlines) if dialer is None else dialer(self._deadlines),
-            self._metrics,
-            self._observers,
-            control.admin_request,
+            catalog or find_catalog(),
+            in_thread or self._call_in_thread,
         )
         self._access: _Log | None = None
         self._tally = DoorTally()
@@ -103,6 +110,20 @@ class Carrier:
         self._prepared: _Prepared | None = None
         self._flush_call: Any = None
         self._dropped_before = 0
+
+    def _make_kit(self, dialer: Dialer, catalog: Catalog, in_thread: Callable[..., Deferred[Any]]) -> Kit:
+        return Kit(
+            reactor=self._reactor,
+            dialer=dialer,
+            metrics=self._metrics,
+            observers=self._observers,
+            ask=self._control.admin_request,
+            outbound=Outbound(dialer, self._reactor),
+            catalog=catalog,
+            wall_clock=time.time,
+            in_thread=in_thread,
+            chance=random.Random(),
+        )
 
     # -- taking a configuration
 
@@ -143,6 +164,9 @@ class Carrier:
 
     def _open_file(self, config: AccessLogConfig) -> ILogSink:
         return FileSink(config.file, config.buffer_bytes, self._report_from_thread)
+
+    def _call_in_thread(self, call: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), call, *arguments)
 
     def _report_from_thread(self, text: str) -> None:
         # The sink's own thread calls this.
@@ -234,9 +258,7 @@ class Carrier:
         for service in old.services.values():
             if new.services.get(service.name) is not service:
                 self._retries[service.name] = self._retries.get(service.name, 0) + service.retries
-        for key, part in old.parts.items():
-            if isinstance(key, tuple) and key[0] == "backend" and key not in new.parts:
-                part.pool.retire()
+        retire_parts(old, new.parts)
         self._retain(new)
 
     def _retain(self, generation: Generation) -> None:
@@ -244,6 +266,7 @@ class Carrier:
             {(router.name, router.service) for router in generation.config.routers.values()},
             {(service.name, backend.url) for service in generation.services.values() for backend in service.backends},
             set(generation.doors),
+            generation.config.middlewares.keys(),
         )
 
     # -- observation
@@ -256,29 +279,16 @@ class Carrier:
         return succeed(self._metrics.snapshot(self._gauges()))
 
     def _gauges(self) -> Gauges:
-        services = {} if self._generation is None else self._generation.services
-        backends: list[BackendGauge] = []
-        retries = {name: self._retries.get(name, 0) for name in services}
-        for service in services.values():
-            retries[service.name] += service.retries
-            for backend in service.backends:
-                pool = backend.pool
-                backends.append(
-                    {
-                        "service": service.name,
-                        "url": backend.url,
-                        "up": backend.is_usable,
-                        "active": backend.in_flight,
-                        "idle": pool.idle,
-                        "leased": pool.leased,
-                    }
-                )
+        generation = self._generation
+        services = {} if generation is None else generation.services
+        retries = {name: self._retries.get(name, 0) + service.retries for name, service in services.items()}
         dropped = self._dropped_before
         if self._access is not None:
             dropped += getattr(self._access.sink, "dropped_lines", 0)
         return {
             "active_connections": self._connection_count(),
-            "backends": backends,
+            "backends": backend_gauges(services.values()),
+            "middlewares": [] if generation is None else middleware_gauges(generation.parts),
             "accepted": dict(self._tally.accepted),
             "refused": [[*key, value] for key, value in self._tally.refused.items()],
             "retries": retries,
@@ -371,9 +381,7 @@ class Carrier:
             self._flush_call.cancel()
             self._flush_call = None
         if self._generation is not None:
-            for key, part in self._generation.parts.items():
-                if isinstance(key, tuple) and key[0] == "backend":
-                    part.pool.retire()
+            retire_parts(self._generation, {})
         self._flushes.run()
         self._deadlines.close()
         self._doors = {}

@@ -129,7 +129,7 @@ def _complain(stream: TextIO, text: str) -> int:
 
 
 def _validate(options: argparse.Namespace, environ: Mapping[str, str], stdout: TextIO, stderr: TextIO) -> int:
-    from a3sgw.assembly import load
+    from a3sgw.loading import load
     from a3sgw.source import DEFAULT_PATH
     from a3sgw.summary import as_json, complaints, report
 
@@ -207,8 +207,8 @@ def _serve(options: argparse.Namespace, environ: Mapping[str, str], stdout: Text
 def _serve_demo(options: argparse.Namespace, signals: Signals, stdout: TextIO, stderr: TextIO) -> int:
     from twisted.internet import reactor
 
-    from a3sgw.config.load import load_text
     from a3sgw.demo import ADDRESS, invitation, listen_backends, sample_text
+    from a3sgw.loading import load_string
     from a3sgw.source import SourceError, check_listen
     from a3sgw.summary import complaints
 
@@ -217,7 +217,7 @@ def _serve_demo(options: argparse.Namespace, signals: Signals, stdout: TextIO, s
         check_listen(address)
     except SourceError as error:
         return _complain(stderr, str(error))
-    loaded = load_text(sample_text(address, listen_backends(reactor)), "demo.hcl", {})
+    loaded = load_string(sample_text(address, listen_backends(reactor)), "demo.hcl", {})
     stderr.write(complaints("demo.hcl", loaded))
 
     def invite() -> None:

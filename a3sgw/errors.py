@@ -15,6 +15,7 @@ import enum
 __all__ = [
     "AssemblyError",
     "DownstreamError",
+    "MiddlewareError",
     "Outcome",
     "ProtocolError",
     "UpstreamError",
@@ -42,6 +43,13 @@ class Outcome(enum.Enum):
         self.retryable = retryable
         self.message = message
         self.word = self.name.lower().replace("_", "-")
+
+    @property
+    def was_sent(self) -> bool:
+        """
+        Whether the request, or a part of it, may have reached a backend when an attempt ended so.
+        """
+        return self.word not in _BEFORE_SENDING
 
     # The exchange went through, or the gateway answered on purpose.
     COMPLETED = (None, None, False, "Completed")
@@ -73,6 +81,25 @@ class Outcome(enum.Enum):
     HEADERS_TOO_LARGE = (431, "http_request_error", False, "Request header fields too large")
     BODY_TOO_LARGE = (413, "http_request_error", False, "Request body too large")
 
+    # A middleware's decisions. Those without a status come with an answer of the middleware's own.
+    ANSWERED = (None, None, False, "Answered by a middleware")
+    REDIRECTED = (None, None, False, "Redirected")
+    PREFLIGHT = (None, None, False, "CORS preflight answered")
+    AUTH_SERVICE_DENIED = (None, None, False, "Denied by the authentication service")
+    API_KEY_REFUSED = (401, "http_request_denied", False, "Invalid or missing API key")
+    CREDENTIALS_REFUSED = (401, "http_request_denied", False, "Invalid or missing credentials")
+    TOKEN_REFUSED = (401, "http_request_denied", False, "Invalid or missing token")
+    ORIGIN_REFUSED = (403, "http_request_denied", False, "Origin not allowed")
+    ACCESS_DENIED = (403, "http_request_denied", False, "Forbidden")
+    RATE_LIMITED = (429, "http_request_denied", False, "Rate limit exceeded")
+    RATE_LIMIT_UNAVAILABLE = (503, "destination_unavailable", False, "Rate limit cannot be checked")
+    AUTH_SERVICE_FAILED = (502, "destination_unavailable", False, "Auth service unavailable")
+    AUTH_SERVICE_TIMEOUT = (504, "http_response_timeout", False, "Auth service did not answer in time")
+    KEYS_UNAVAILABLE = (503, "destination_unavailable", False, "Token keys cannot be fetched")
+    CIRCUIT_OPEN = (503, "destination_unavailable", False, "Service unavailable (circuit breaker open)")
+    IN_FLIGHT_LIMIT = (503, "connection_limit_reached", False, "Too many requests at a time")
+    MIDDLEWARE_TIMEOUT = (504, "proxy_internal_error", False, "A middleware did not decide in time")
+
     # The gateway's own decisions.
     NO_ROUTE = (404, "destination_not_found", False, "No route matched")
     CONNECTION_LIMIT = (503, "connection_limit_reached", False, "Too many connections")
@@ -95,6 +122,19 @@ class Outcome(enum.Enum):
     RESPONSE_UPGRADE_REFUSED = (502, "http_upgrade_failed", False, "Backend changed the protocol unasked")
     RESPONSE_INCOMPLETE = (502, "http_response_incomplete", False, "Backend broke off the response")
     RESPONSE_IDLE = (504, "connection_read_timeout", False, "Backend stalled within the response")
+
+
+_BEFORE_SENDING = frozenset(
+    outcome.word
+    for outcome in (
+        Outcome.NO_BACKEND,
+        Outcome.POOL_EXHAUSTED,
+        Outcome.CONNECT_REFUSED,
+        Outcome.CONNECT_FAILED,
+        Outcome.CONNECT_TIMEOUT,
+        Outcome.DNS_ERROR,
+    )
+)
 
 
 class ProtocolError(Exception):
@@ -127,3 +167,20 @@ class AssemblyError(Exception):
     """
     A checked configuration could not be made to run: an address in use, a file that vanished. The text says which and what to do.
     """
+
+
+class MiddlewareError(Exception):
+    """
+    A middleware cannot be built as it is configured.
+
+    `attribute` is the HCL key at fault (empty for the whole block), `reason` continues a sentence that begins with the attribute and must
+    not repeat a secret: "is no PEM file", "names the group 3, but the pattern has only 2".
+    """
+
+    def __init__(self, attribute: str, reason: str) -> None:
+        super().__init__(attribute, reason)
+        self.attribute = attribute
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.attribute} {self.reason}" if self.attribute else self.reason

@@ -17,11 +17,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from a3sgw.assembly import rule_problems
 from a3sgw.carrier import Carrier
 from a3sgw.config.check import check, unsupported
 from a3sgw.config.model import ConfigurationError, GatewayConfig
 from a3sgw.interfaces import IControl
+from a3sgw.loading import rule_problems
 from a3sgw.message import LocalResponse, RequestHead
 from a3sgw.view import GatewayView, make_api
 

@@ -3,7 +3,7 @@ Every seam of the house, grouped by room.
 
 An interface stands here when two implementations meet behind it or a plugin may provide it; everything else is a class. The docstrings
 are the contract: when a method is called, how often, whether it may call back, and what it must not do. All methods are called on the
-reactor thread. This module imports nothing of ours.
+reactor thread. This module imports nothing of ours. Long because every seam stands here, and nowhere else.
 """
 
 # zope interfaces declare methods without `self`.
@@ -12,7 +12,7 @@ reactor thread. This module imports nothing of ours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from zope.interface import Attribute, Interface
@@ -21,19 +21,38 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
     from a3sgw.config.model import GatewayConfig
+    from a3sgw.errors import Outcome
     from a3sgw.message import Field, LocalResponse, RequestHead, ResponseHead
+    from a3sgw.middleware.surroundings import Surroundings
     from a3sgw.observe.record import Record
+    from a3sgw.proxy.exchange import Exchange
     from a3sgw.service.backend import Backend
+    from a3sgw.service.service import Service
 
 __all__ = [
+    "IAttemptHook",
+    "IBackendHook",
     "IBalancer",
     "IBalancerFactory",
+    "IBodyFilter",
+    "IBodyFilterSource",
     "ICarrier",
+    "ICompletionHook",
+    "IConnectionGate",
     "IControl",
+    "IDestination",
     "IDownstream",
+    "IIdentitySource",
     "ILogSink",
+    "IMiddlewareFactory",
     "IObserver",
+    "IOutbound",
     "IReceiver",
+    "IRequestBodyHook",
+    "IRequestHook",
+    "IResponseHook",
+    "IRetirable",
+    "IStateSource",
     "IUpstream",
 ]
 
@@ -189,6 +208,245 @@ class IBalancer(Interface):
         Return one of `candidates`, or `None` if none should be used now.
 
         `candidates` are usable, in configured order, never empty. On a retry the backends already tried are left out.
+        """
+
+
+# -- middleware -----------------------------------------------------------------------------------------------------------------------
+#
+# A middleware is an object that provides one or more of these phases. Each router (or entrypoint) that lists it has one of its own, which
+# lives as long as its configuration and the files named there do not change. A chain asks once, when it is compiled, which phases there
+# are; a phase that is not provided costs nothing. What a middleware wants to remember of one exchange goes into `exchange.notes`, a dict
+# whose keys should be the middleware itself.
+#
+# A hook that raises costs its exchange (500, or the connection is broken off), never another one.
+
+
+class IMiddlewareFactory(Interface):
+    """
+    Build the middlewares of one configured `type`. Third parties provide one through `twisted.plugin`, in `a3sgw.plugins`.
+    """
+
+    type_name: str = Attribute("What stands in `type = \"…\"`.")
+    config_class: type = Attribute(
+        "A frozen attrs class whose attributes are declared with `config.setting`; its `type` is `type_name`. It validates, documents and "
+        "shows the options."
+    )
+
+    def build(config: Any, surroundings: Surroundings) -> Any:
+        """
+        Return a middleware for `config`, an instance of `config_class`.
+
+        Raises `errors.MiddlewareError` if it cannot be built. Called by `validate` too, so it must have no side effect: no connection, no
+        thread, no timed call, nothing written. Files may be read. What is needed later is begun by the first request.
+        """
+
+
+class IRequestHook(Interface):
+    """
+    Look at a request, or change it, before a server is chosen.
+    """
+
+    def on_request(exchange: Exchange) -> LocalResponse | Deferred[LocalResponse | None] | None:
+        """
+        Let the request pass (`None`), answer it, or make it wait for either.
+
+        Called once per exchange, in the configured order, when the head has been read; the body has yet to come. `exchange.head` may be
+        changed. A Deferred is cancelled if the client leaves; whoever makes one bounds its time. One that fails is answered 500.
+        """
+
+
+class IRequestBodyHook(Interface):
+    """
+    Watch the request's body as it comes.
+    """
+
+    def on_request_body(exchange: Exchange, piece: bytes, ended: bool) -> LocalResponse | None:
+        """
+        Let a piece pass, or answer instead: then it is not sent on, and the server's connection is given up.
+
+        Called for each piece, never for a request without a body, once the request hooks have let the head pass. If an answer has begun
+        already, the connection is broken off instead.
+        """
+
+
+class IAttemptHook(Interface):
+    """
+    Decide whether a failed attempt is repeated.
+    """
+
+    def on_attempt_failed(exchange: Exchange, outcome: Outcome, status: int) -> float | None:
+        """
+        Return how many seconds to wait before the next attempt, or `None` for no opinion; the first hook that has one is followed.
+
+        Called only while another attempt is possible: nothing has been sent to the client, and the request's body is whole. `status` is
+        that of a response of 400 and above (`outcome` is `COMPLETED` then) or 0 if there was none. `outcome.was_sent` says whether the
+        server may have seen the request. `exchange.attempts` counts the attempts so far.
+        """
+
+
+class IBackendHook(Interface):
+    """
+    Keep single servers from being chosen, and hear how attempts at them end.
+    """
+
+    refusal: Outcome = Attribute("What it is called when no server is left because of this middleware.")
+
+    def may_use(exchange: Exchange, backend: Backend) -> bool:
+        """
+        Say whether `backend` may be chosen for the next attempt. Called for each candidate, on the hot path; must not change anything.
+        """
+
+    def on_attempt_begun(exchange: Exchange, backend: Backend) -> None:
+        """
+        `backend` was chosen.
+        """
+
+    def on_attempt_ended(exchange: Exchange, backend: Backend, outcome: Outcome, status: int) -> None:
+        """
+        The attempt is over. Called once for each `on_attempt_begun`; `status` is that of the response, or 0 if there was none.
+        """
+
+
+class IResponseHook(Interface):
+    """
+    Look at a response, or change it, before the client sees it.
+    """
+
+    def on_response(exchange: Exchange, head: ResponseHead) -> LocalResponse | Deferred[LocalResponse | None] | None:
+        """
+        Let the response pass, put another in its place, or make it wait for either.
+
+        Called once for each final response, in reverse order, and only for middlewares that let the request pass: also for responses the
+        gateway makes itself. `head.fields` may be changed; framing and status may not. A Deferred is as in `IRequestHook`.
+        """
+
+
+class IBodyFilterSource(Interface):
+    """
+    Change the body of responses.
+    """
+
+    def body_filter(exchange: Exchange, head: ResponseHead) -> IBodyFilter | None:
+        """
+        Return a filter for the body of this response, or `None` to leave it alone.
+
+        Called after the response hooks, in reverse order, for responses that have a body. `head.length` is its length or below zero if it
+        is not known; the exchange sees to the framing of what the filter makes.
+        """
+
+
+class IBodyFilter(Interface):
+    """
+    Change one body, piece by piece.
+    """
+
+    def feed(piece: bytes) -> bytes:
+        """
+        Take a piece, not empty; return what can be sent now, possibly nothing.
+        """
+
+    def end() -> bytes:
+        """
+        Return what is left. Called once, at the end of the body, and never if the exchange is broken off.
+        """
+
+
+class ICompletionHook(Interface):
+    """
+    Hear how exchanges end.
+    """
+
+    def on_complete(exchange: Exchange) -> None:
+        """
+        The exchange is over; `exchange.outcome` and `exchange.status` say how. Called exactly once for each exchange whose request this
+        middleware let pass, however it ends.
+        """
+
+
+class IConnectionGate(Interface):
+    """
+    Decide about connections, before anything is read. For middlewares of an entrypoint.
+    """
+
+    def admit(peer_packed: bytes) -> Outcome | None:
+        """
+        Let a connection in (`None`) or say why not. The peer's address is packed as in `a3sgw.address`.
+        """
+
+    def connection_ended(peer_packed: bytes) -> None:
+        """
+        A connection that was let in has ended. Called once for each.
+        """
+
+
+class IIdentitySource(Interface):
+    """
+    Name the request fields that only this middleware may set, because servers take them for the truth about who is asking.
+    """
+
+    identity_fields: Set[bytes] = Attribute(
+        "Names in lower case. What the client sends under these names, in the head or in trailers, and under names that differ only in `_` "
+        "for `-`, is removed before any request hook is called."
+    )
+
+
+class IStateSource(Interface):
+    """
+    Show how a middleware stands.
+    """
+
+    def describe() -> Mapping[str, str | int | float]:
+        """
+        Return plain values for the gateway's API and metrics. `circuit` (`closed`, `open`, `half-open`), `clients`, `in_flight` and
+        `queued` have metrics of their own.
+        """
+
+
+class IRetirable(Interface):
+    """
+    Give up what a middleware holds.
+    """
+
+    def retire() -> None:
+        """
+        No new exchange will come, though some may still be under way. Close connections, cancel timed calls. Called once.
+        """
+
+
+class IOutbound(Interface):
+    """
+    Send small requests of the gateway's own: to an authentication service, for keys, for an error page.
+    """
+
+    def open(url: str) -> IDestination:
+        """
+        Return a destination for the server of an `http://` or `https://` URL, whose path is not looked at. Nothing is connected yet.
+        """
+
+    def open_service(service: Service) -> IDestination:
+        """
+        Return a destination that asks a service of the configuration, whichever of its servers is chosen. Closing it closes nothing else.
+        """
+
+
+class IDestination(Interface):
+    """
+    A server that is asked now and then; connections to it are kept.
+    """
+
+    def fetch(
+        method: bytes, target: bytes, fields: Sequence[Field], *, body: bytes, timeout: float, max_body_bytes: int
+    ) -> Deferred[LocalResponse]:
+        """
+        Ask for `target` (path and query) and give the whole answer, whatever its status; redirects are not followed.
+
+        Fails with `errors.UpstreamError` whose outcome says what went wrong, at the latest after `timeout` seconds, or if the answer's body
+        is larger than `max_body_bytes`. `Host` and framing fields are added. Cancelling gives the request up.
+        """
+
+    def close() -> None:
+        """
+        Close what is idle. Called once, when nothing more will be asked.
         """
 
 

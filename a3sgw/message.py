@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence, Set
 from typing import Final, NamedTuple
 
+from a3sgw.errors import Outcome
+
 __all__ = [
     "Field",
     "LocalResponse",
@@ -215,15 +217,17 @@ class LocalResponse:
     """
     An answer the gateway makes itself, complete with its body.
 
-    `fields` need not name `Content-Length`, `Date` or `Connection`: whoever sends it adds them.
+    `fields` need not name `Content-Length`, `Date` or `Connection`: whoever sends it adds them. `outcome` says why the gateway answers
+    itself; a middleware that leaves it out has `Outcome.ANSWERED`.
     """
 
-    __slots__ = ("body", "fields", "status")
+    __slots__ = ("body", "fields", "outcome", "status")
 
-    def __init__(self, status: int, fields: Iterable[Field] = (), body: bytes = b"") -> None:
+    def __init__(self, status: int, fields: Iterable[Field] = (), body: bytes = b"", outcome: Outcome | None = None) -> None:
         self.status = status
         self.fields = list(fields)
         self.body = body
+        self.outcome = outcome
 
     def __repr__(self) -> str:
         return f"<LocalResponse {self.status} {len(self.body)} bytes>"

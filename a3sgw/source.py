@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
-from a3sgw.assembly import load
 from a3sgw.config.address import parse_listen_address
 from a3sgw.config.check import check
 from a3sgw.config.decode import Positions
 from a3sgw.config.load import Loaded
 from a3sgw.config.model import EntrypointConfig, GatewayConfig
 from a3sgw.config.wording import Suggester
+from a3sgw.loading import load
 
 __all__ = ["DEFAULT_PATH", "Source", "SourceError", "check_listen", "find_source", "with_listen"]
 

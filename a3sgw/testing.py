@@ -18,24 +18,60 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from a3sgw.carrier import Carrier
-from a3sgw.config.load import load_text
 from a3sgw.config.model import GatewayConfig
+from a3sgw.config.setting import settings_of
 from a3sgw.errors import Outcome
-from a3sgw.interfaces import IBalancer, IControl, IReceiver
+from a3sgw.interfaces import (
+    IAttemptHook,
+    IBackendHook,
+    IBalancer,
+    IBodyFilterSource,
+    ICompletionHook,
+    IConnectionGate,
+    IControl,
+    IMiddlewareFactory,
+    IReceiver,
+    IRequestBodyHook,
+    IRequestHook,
+    IResponseHook,
+)
 from a3sgw.listen.door import Door
+from a3sgw.loading import load_string
 from a3sgw.message import LocalResponse, RequestHead, make_field
+from a3sgw.middleware.catalog import Catalog, find_catalog
+from a3sgw.middleware.surroundings import still_surroundings
 from a3sgw.net.reactor import FlushQueue
 from a3sgw.observe.logsink import MemorySink
 from a3sgw.observe.record import Record
 from a3sgw.service.backend import Backend, BackendAddress
 
-__all__ = ["Dialogue", "FakeControl", "MemoryReactor", "MemorySocket", "balancer_contract", "receiver_contract"]
+__all__ = [
+    "Dialogue",
+    "FakeControl",
+    "MemoryReactor",
+    "MemorySocket",
+    "balancer_contract",
+    "middleware_contract",
+    "receiver_contract",
+]
+
+MIDDLEWARE_PHASES = (
+    IAttemptHook,
+    IBackendHook,
+    IBodyFilterSource,
+    ICompletionHook,
+    IConnectionGate,
+    IRequestBodyHook,
+    IRequestHook,
+    IResponseHook,
+)
 
 
 class MemorySocket:
@@ -302,9 +338,8 @@ class Dialogue:
     with `answers_dials` they succeed at once and the backend's ends stand in `backends`. `lines` is what the access log says.
     """
 
-    def __init__(self, config: GatewayConfig | str, *, answers_dials: bool = True) -> None:
-        if isinstance(config, str):
-            config = load_text(config, "test.hcl", {}).valid_config()
+    def __init__(self, config: GatewayConfig | str, *, answers_dials: bool = True, catalog: Catalog | None = None) -> None:
+        self.catalog = catalog or find_catalog()
         self.reactor = MemoryReactor()
         self.control = FakeControl()
         self.sink = MemorySink(1 << 24)
@@ -314,7 +349,14 @@ class Dialogue:
         self._descriptors = 10
         self._listening: dict[tuple[str, int], MemorySocket] = {}
         self.carrier = Carrier(
-            self.reactor, self.control, self.reactor.seconds, open_sink=lambda _: self.sink, dialer=self._make_dialer, bind=self._bind
+            self.reactor,
+            self.control,
+            self.reactor.seconds,
+            open_sink=lambda _: self.sink,
+            dialer=self._make_dialer,
+            bind=self._bind,
+            catalog=self.catalog,
+            in_thread=self._in_thread,
         )
         self.reload(config)
 
@@ -323,7 +365,7 @@ class Dialogue:
         Make the carrier run `config`.
         """
         if isinstance(config, str):
-            config = load_text(config, "test.hcl", {}).valid_config()
+            config = load_string(config, "test.hcl", {}, self.catalog).valid_config()
         failures: list[Any] = []
         self.carrier.prepare(config).addErrback(failures.append)
         if failures:
@@ -341,6 +383,12 @@ class Dialogue:
         self._descriptors += 2
         self.reactor.sockets[one.fileno()] = one
         return one, other
+
+    def _in_thread(self, call: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        # The next turn of the reactor, as a thread's result would come.
+        result: Deferred[Any] = Deferred()
+        self.reactor.callLater(0, lambda: execute(call, *arguments).chainDeferred(result))
+        return result
 
     def _bind(self, name: str, host: str, port: int) -> Any:
         sock = MemorySocket(self._descriptors)
@@ -498,6 +546,84 @@ def balancer_contract(make: Callable[[Sequence[Backend]], IBalancer]) -> type[Sy
             self.assertEqual({balancer.choose(backends, Record()) for _ in range(1000)} - {None}, set(backends))
 
     return BalancerContract
+
+
+_HOSTILE_LINES = (
+    "Authorization: Basic !!!!",
+    "Authorization: Bearer ..",
+    "Authorization: " + "A" * 4000,
+    "Cookie: =;;=\x80;a=b; a=",
+    "Origin: null",
+    "Origin: http://[::",
+    "Accept-Encoding: gzip;q=x, *;q=, ;;;",
+    "Range: bytes=-",
+    "X-Api-Key: \xff",
+    "Content-Type: ;",
+)
+
+
+def middleware_contract(factory: Any, attributes: str = "") -> type[SynchronousTestCase]:
+    """
+    Return the test case that every middleware has to pass.
+
+    `factory` provides `IMiddlewareFactory`; `attributes` is the HCL of one of its blocks, all but `type`. Long because the test case is
+    a class within.
+    """
+    catalog = Catalog.of([factory, *(other for other in find_catalog().factories.values() if other.type_name != factory.type_name)])
+    text = (
+        'entrypoints "web" {\n  address = "127.0.0.1:8080"\n}\n'
+        'routers "app" {\n  rule = "PathPrefix(`/`)"\n  service = "app"\n  middlewares = ["it"]\n}\n'
+        f'middlewares "it" {{\n  type = "{factory.type_name}"\n{attributes}\n}}\n'
+        'services "app" {\n  load_balancer {\n    servers = [{ url = "http://192.0.2.1" }]\n  }\n}\n'
+    )
+
+    class MiddlewareContract(SynchronousTestCase):
+        def config(self) -> Any:
+            return load_string(text, "contract.hcl", {}, catalog).valid_config().middlewares["it"]
+
+        def test_interface(self) -> None:
+            """A factory provides its interface, and its class is a documented configuration."""
+            verifyObject(IMiddlewareFactory, factory)
+            self.assertEqual(factory.type_name, factory.config_class.type)
+            self.assertTrue((factory.config_class.__doc__ or "").strip())
+            for declared in settings_of(factory.config_class):
+                self.assertTrue(declared.doc.strip(), declared.key)
+
+        def test_configuration_is_a_value(self) -> None:
+            """The same text is the same configuration, so that a reload keeps the middleware."""
+            self.assertEqual(self.config(), self.config())
+            self.assertEqual(hash(self.config()), hash(self.config()))
+
+        def test_building_does_nothing(self) -> None:
+            """Building, which `validate` does too, starts nothing; what is built provides at least one phase, and all of each."""
+            surroundings = still_surroundings("a contract")
+            built = factory.build(self.config(), surroundings)
+            self.assertEqual(surroundings.reactor.getDelayedCalls(), [])
+            phases = [phase for phase in MIDDLEWARE_PHASES if phase.providedBy(built)]
+            self.assertTrue(phases, f"{built!r} has no phase")
+            for phase in phases:
+                verifyObject(phase, built)
+            self.assertIsNot(factory.build(self.config(), still_surroundings("another")), built)
+
+        def test_hostile_fields(self) -> None:
+            """Whatever a client sends, it is never the gateway's fault, nothing is left behind, and the next request is served."""
+            dialogue = Dialogue(text, catalog=catalog)
+            for line in ("X-Plain: 1", *_HOSTILE_LINES, "X-Plain: 2"):
+                client = dialogue.connect()
+                dialogue.say(client, f"GET /a?b=c HTTP/1.1\r\nHost: a.test\r\n{line}\r\n\r\n".encode("latin-1"))
+                for _ in range(3):
+                    for backend in dialogue.backends:
+                        if dialogue.hear(backend):
+                            dialogue.say(backend, b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok")
+                    dialogue.reactor.advance(1)
+                heard = dialogue.hear(client)
+                self.assertTrue(heard.startswith(b"HTTP/1.1 "), (line, heard))
+                self.assertFalse(heard.startswith(b"HTTP/1.1 500"), (line, heard))
+                client.close()
+            dialogue.reactor.advance(200)
+            dialogue.assert_clean(self)
+
+    return MiddlewareContract
 
 
 def receiver_contract(make: Callable[[], Any]) -> type[SynchronousTestCase]:

@@ -7,19 +7,18 @@ Nothing here has a side effect or asks the network. Rules are compiled, and midd
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from a3sgw.config.check_entrypoint import check_entrypoints
 from a3sgw.config.check_service import check_services
 from a3sgw.config.finding import Findings
-from a3sgw.config.model import GatewayConfig, JwtConfig, MiddlewareConfig, TcpFilterConfig
+from a3sgw.config.model import GatewayConfig
+from a3sgw.config.setting import settings_of
 from a3sgw.config.tree import Position, Problem
 from a3sgw.config.unsupported import unsupported
 from a3sgw.config.wording import Suggester, item_path, quote
 
-__all__ = ["advise", "check", "unsupported"]
-
-_SHORTEST_HS256_SECRET = 32
-"""Bytes: as many as the hash, RFC 7518 section 3.2."""
+__all__ = ["advise", "check", "unsupported", "written_out"]
 
 
 def check(config: GatewayConfig, positions: Mapping[str, Position], suggester: Suggester | None = None) -> tuple[Problem, ...]:
@@ -39,7 +38,8 @@ def check(config: GatewayConfig, positions: Mapping[str, Position], suggester: S
     _check_routers(config, findings, knows_service)
     check_services(config, findings, knows_service)
     for name, middleware in config.middlewares.items():
-        _check_middleware(item_path("middlewares", name), name, middleware, findings)
+        _check_middleware(item_path("middlewares", name), name, middleware, config, findings, knows_service)
+    _check_chains(config, findings)
     _check_dashboard(config, findings)
     _check_observability(config, findings)
     return tuple(findings.problems)
@@ -51,11 +51,9 @@ def advise(config: GatewayConfig, positions: Mapping[str, Position]) -> tuple[Pr
     """
     findings = Findings(positions)
     for name, middleware in config.middlewares.items():
-        if isinstance(middleware, JwtConfig) and middleware.value is not None:
-            length = len(middleware.value.reveal().encode("utf-8", "surrogatepass"))
-            if length < _SHORTEST_HS256_SECRET:
-                path = f"{item_path('middlewares', name)}.value"
-                findings.report(path, f"{path} has fewer than {_SHORTEST_HS256_SECRET} bytes, which makes HS256 tokens easier to forge")
+        path = item_path("middlewares", name)
+        for key, text in getattr(middleware, "advice", tuple)():
+            findings.report(f"{path}.{key}", f"{path}.{key} {text}")
     return tuple(findings.problems)
 
 
@@ -88,7 +86,12 @@ def _check_names(place: str, path: str, noun: str, names: Iterable[str], known: 
             findings.report(where, f"{place} names {noun} {findings.show(where, name)}{hint}")
 
 
-def _check_middleware(path: str, name: str, middleware: MiddlewareConfig, findings: Findings) -> None:
+def _check_middleware(
+    path: str, name: str, middleware: Any, config: GatewayConfig, findings: Findings, knows_service: Callable[[str], bool]
+) -> None:
+    """
+    Check one middleware by what its class declares; see `middleware` in `a3sgw.interfaces`.
+    """
     one_of: tuple[str, ...] = getattr(middleware, "one_of", ())
     if one_of:
         given = [key for key in one_of if getattr(middleware, key)]
@@ -97,9 +100,69 @@ def _check_middleware(path: str, name: str, middleware: MiddlewareConfig, findin
             findings.report(path, f"middleware {quote(name)} of type {quote(middleware.type)} requires {' or '.join(one_of)}", places)
         elif len(given) > 1:
             findings.report(f"{path}.{given[1]}", f"middleware {quote(name)} has both {' and '.join(given)}; give one of them", places)
-    if isinstance(middleware, TcpFilterConfig) and middleware.max_connections is None and not middleware.allowed_ips:
-        places = [f"{path}.max_connections", f"{path}.allowed_ips"]
-        findings.report(path, f"middleware {quote(name)} filters nothing; give max_connections or allowed_ips", places)
+    attributes = [f"{path}.{declared.key}" for declared in settings_of(middleware.__class__)]
+    for key, text in getattr(middleware, "problems", tuple)():
+        findings.report(f"{path}.{key}" if key else path, f"middleware {quote(name)} {text}", attributes)
+    for key, noun in getattr(middleware, "names", {}).items():
+        named = getattr(middleware, key)
+        if noun == "middleware":
+            _check_names(f"middleware {quote(name)}", f"{path}.{key}", noun, named, config.middlewares, findings)
+        elif named is not None and not knows_service(named):
+            hint = findings.hint(f"{path}.{key}", named, config.services) or ", which does not exist"
+            findings.report(f"{path}.{key}", f"middleware {quote(name)} names service {findings.show(f'{path}.{key}', named)}{hint}")
+
+
+def _check_chains(config: GatewayConfig, findings: Findings) -> None:
+    """
+    Report lists of middlewares, with the chains in them written out, that go round in circles or name one middleware twice.
+    """
+    sound = True
+    for name in config.middlewares:
+        circle = _circle_from(name, config, ())
+        if circle and circle[0] == name:
+            sound = False
+            path = f"{item_path('middlewares', name)}.middlewares"
+            findings.report(path, f"middleware {quote(name)} leads back to itself: {' → '.join(map(quote, circle))}")
+    if not sound:
+        return
+    for noun, items in (("router", config.routers), ("entrypoint", config.entrypoints)):
+        for name, item in items.items():
+            seen: set[str] = set()
+            for each in written_out(item.middlewares, config.middlewares):
+                if each in seen:
+                    path = f"{item_path(f'{noun}s', name)}.middlewares"
+                    findings.report(path, f"{noun} {quote(name)} has the middleware {quote(each)} twice; it would count everything twice")
+                    break
+                seen.add(each)
+
+
+def _circle_from(name: str, config: GatewayConfig, trail: tuple[str, ...]) -> tuple[str, ...]:
+    """
+    Return the first circle of chains that is entered from `name`, its first member named again at the end.
+    """
+    if name in trail:
+        return (*trail[trail.index(name) :], name)
+    for each in _members(config.middlewares.get(name)):
+        circle = _circle_from(each, config, (*trail, name))
+        if circle:
+            return circle
+    return ()
+
+
+def _members(middleware: Any) -> tuple[str, ...]:
+    key = next((key for key, noun in getattr(middleware, "names", {}).items() if noun == "middleware"), None)
+    return () if key is None else getattr(middleware, key)
+
+
+def written_out(names: Iterable[str], middlewares: Mapping[str, Any]) -> list[str]:
+    """
+    Return `names` with each chain replaced by what it names. There must be no circle.
+    """
+    found = []
+    for name in names:
+        members = _members(middlewares.get(name))
+        found.extend(written_out(members, middlewares) if members else [name])
+    return found
 
 
 def _check_dashboard(config: GatewayConfig, findings: Findings) -> None:

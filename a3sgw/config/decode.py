@@ -12,13 +12,13 @@ shape that a value may have, and they call each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
 import attrs
 
-from a3sgw.config.model import MIDDLEWARE_TYPES, GatewayConfig
+from a3sgw.config.model import GatewayConfig
 from a3sgw.config.positions import Positions
 from a3sgw.config.setting import (
     Kind,
@@ -53,11 +53,11 @@ class Decoded:
     positions: Positions
 
 
-def decode(body: Body, suggester: Suggester | None = None) -> Decoded:
+def decode(body: Body, suggester: Suggester | None = None, middleware_types: Mapping[str, type] | None = None) -> Decoded:
     """
-    Return the model of a whole file.
+    Return the model of a whole file. `middleware_types` are the configuration classes by `type`; there are no others.
     """
-    decoder = _Decoder(suggester if suggester is not None else Suggester())
+    decoder = _Decoder(suggester if suggester is not None else Suggester(), middleware_types or {})
     config = decoder.build(_plan_of(GatewayConfig), body, body.position, "", "the configuration")
     return Decoded(
         config=config,
@@ -135,9 +135,10 @@ class _Decoder:
     One walk over one tree. Methods return a value of the model or `_INVALID`, and have reported the problem then.
     """
 
-    __slots__ = ("broken", "foreign", "places", "problems", "suggester")
+    __slots__ = ("broken", "foreign", "middleware_types", "places", "problems", "suggester")
 
-    def __init__(self, suggester: Suggester) -> None:
+    def __init__(self, suggester: Suggester, middleware_types: Mapping[str, type]) -> None:
+        self.middleware_types = middleware_types
         self.suggester = suggester
         self.problems: list[Problem] = []
         self.places: dict[str, Position] = {}
@@ -249,7 +250,7 @@ class _Decoder:
             return entry
         path = f"{path}.{key}" if path else key
         if plan.type_name is not None:
-            owners = [name for name, cls in MIDDLEWARE_TYPES.items() if key in _plan_of(cls).entries]
+            owners = [name for name, cls in self.middleware_types.items() if key in _plan_of(cls).entries]
             if owners:
                 belongs = f"has no {quote(key)}, which belongs to {quote_all(owners)}"
                 self.report(position, path, f"{place} is of type {quote(plan.type_name)} and {belongs}")
@@ -430,7 +431,7 @@ class _Decoder:
             self.report(position, place_path, f"{place_path} is {shown}, expected an object")
             self.broken.add(place_path)
             return
-        cls = kind.cls if kind.cls is not None else self._chosen_class(node, position, place, place_path)
+        cls = kind.cls if not kind.is_typed else self._chosen_class(node, position, place, place_path)
         value = self.build(_plan_of(cls), node, position, place_path, place, name) if cls is not None else _INVALID
         if value is _INVALID:
             self.places[place_path] = position
@@ -452,10 +453,10 @@ class _Decoder:
                 shown = show(value) if isinstance(value, Scalar) else _shape_of(value)
                 self.report(value.position, f"{path}.type", f"{path}.type is {shown}, expected a string")
                 return None
-            if value.value in MIDDLEWARE_TYPES:
-                return MIDDLEWARE_TYPES[value.value]
-            hint = "" if value.is_foreign else self.suggester.hint(value.value, MIDDLEWARE_TYPES)
-            hint = hint or f"; known are {quote_all(MIDDLEWARE_TYPES)}"
+            if value.value in self.middleware_types:
+                return self.middleware_types[value.value]
+            hint = "" if value.is_foreign else self.suggester.hint(value.value, self.middleware_types)
+            hint = hint or f"; known are {quote_all(self.middleware_types)}"
             self.report(value.position, f"{path}.type", f"{path}.type is {show(value)}, which is not a type of middleware{hint}")
             return None
         self.report(position, f"{path}.type", f'{place} lacks "type", which is required')

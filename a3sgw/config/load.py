@@ -51,9 +51,10 @@ def load_text(
     read_file: Callable[[str], str] | None = None,
     *,
     include_unsupported: bool = True,
+    middleware_types: Mapping[str, type] | None = None,
 ) -> Loaded:
     """
-    Parse, decode and check `text`, which problems call `source`.
+    Parse, decode and check `text`, which problems call `source`. `middleware_types` are the configuration classes by `type`.
 
     `read_file` serves the function `file()` and raises `OSError`; without it, relative paths count from the working directory.
     `include_unsupported` says whether it is a problem that this version does not run something.
@@ -68,7 +69,7 @@ def load_text(
         # Only values are missing: what else is wrong is worth knowing now.
         body = error.body
     suggester = Suggester()
-    decoded = decode(body, suggester)
+    decoded = decode(body, suggester, middleware_types)
     config = decoded.config
     positions = decoded.positions.with_broken(fault.path for fault in faults)
     # The decoder has its own complaints about a value that is not there.
@@ -93,7 +94,13 @@ def _named(problem: Problem) -> Problem:
     return attrs.evolve(problem, message=f"failed to parse HCL: {about}{problem.message}")
 
 
-def load_file(path: str | os.PathLike[str], environ: Mapping[str, str], *, include_unsupported: bool = True) -> Loaded:
+def load_file(
+    path: str | os.PathLike[str],
+    environ: Mapping[str, str],
+    *,
+    include_unsupported: bool = True,
+    middleware_types: Mapping[str, type] | None = None,
+) -> Loaded:
     """
     Like `load_text`, for a file. Problems call it as `path` does; `file()` counts relative paths from its folder.
     """
@@ -106,7 +113,14 @@ def load_file(path: str | os.PathLike[str], environ: Mapping[str, str], *, inclu
         return _failed([Problem(None, "", f"Failed to read config file {source}: not UTF-8 at byte {error.start}")])
     except ValueError as error:
         return _failed([Problem(None, "", f"Failed to read config file {source!r}: {error}")])
-    return load_text(text, source, environ, _reader(os.path.dirname(source)), include_unsupported=include_unsupported)
+    return load_text(
+        text,
+        source,
+        environ,
+        _reader(os.path.dirname(source)),
+        include_unsupported=include_unsupported,
+        middleware_types=middleware_types,
+    )
 
 
 def _failed(problems: Iterable[Problem]) -> Loaded:

@@ -213,7 +213,6 @@ class EntrypointConfig:
         "Middlewares for everything that comes in here, before those of the router.",
         default=(),
         protocols=_STREAMS,
-        runs=False,
     )
 
     @property

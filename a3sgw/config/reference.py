@@ -1,7 +1,7 @@
 """
 Write the configuration reference from the model.
 
-`python -m a3sgw.config.reference > docs/configuration.md` makes the page anew. The tables come from the declarations in the model, the
+`make docs` makes `docs/configuration.md` anew. The tables come from the declarations in the model, the
 introductions of blocks from the docstrings of their classes, and only the chapter on the language stands here.
 """
 
@@ -11,8 +11,7 @@ introductions of blocks from the docstrings of their classes, and only the chapt
 from __future__ import annotations
 
 import inspect
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from a3sgw.config.duration import format_duration
@@ -20,12 +19,12 @@ from a3sgw.config.kinds import Duration
 from a3sgw.config.model import GatewayConfig
 from a3sgw.config.setting import REQUIRED, ListKind, NamedKind, ObjectKind, ObjectListKind, ScalarKind, Setting, settings_of
 
-__all__ = ["render"]
+__all__ = ["render", "render_middleware"]
 
 _INTRODUCTION = """\
 # Configuration reference
 
-<!-- Made by `python -m a3sgw.config.reference > docs/configuration.md`. Do not edit. -->
+<!-- Made by `make docs`. Do not edit. -->
 
 The gateway is configured by one file in HCL2, usually called `gateway.hcl`. `a3s-gateway validate --config gateway.hcl` checks it, names
 every problem with file, line and column, and starts nothing. The same checks run before each start and each reload.
@@ -105,17 +104,24 @@ does not run: using it is an error.
 """
 
 
-def render() -> str:
+def render(middleware_types: Iterable[type]) -> str:
     """
-    Return the whole page.
+    Return the whole page, with a section for each of the configuration classes of middlewares.
     """
     parts = [_INTRODUCTION]
     done: set[type] = set()
-    parts.extend(_sections(GatewayConfig, "", done, True))
+    parts.extend(_sections(GatewayConfig, "", done, True, tuple(middleware_types)))
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
-def _sections(cls: type, path: str, done: set[type], runs: bool) -> Iterator[str]:
+def render_middleware(cls: type) -> str:
+    """
+    Return the section of one middleware's configuration class.
+    """
+    return "\n".join(_sections(cls, _named_path("middlewares", cls), set(), True, ())).rstrip("\n") + "\n"
+
+
+def _sections(cls: type, path: str, done: set[type], runs: bool, middleware_types: tuple[type, ...]) -> Iterator[str]:
     """
     Give the section of one class, then those of the blocks in it. A class that stands in several places is explained once.
     """
@@ -126,17 +132,21 @@ def _sections(cls: type, path: str, done: set[type], runs: bool) -> Iterator[str
     settings = settings_of(cls)
     if settings:
         yield _table(settings)
+    example = getattr(cls, "example", "")
+    if example:
+        yield f"```hcl\n{inspect.cleandoc(example)}\n```\n"
     for declared in settings:
         kind = declared.kind
         place = f"{path}.{declared.key}" if path else declared.key
         if isinstance(kind, (ObjectKind, ObjectListKind)) and kind.cls not in done:
-            yield from _sections(kind.cls, place, done, runs and declared.runs)
+            yield from _sections(kind.cls, place, done, runs and declared.runs, middleware_types)
         elif isinstance(kind, NamedKind):
-            if kind.variants:
-                yield _variants_introduction(place)
-            for each in kind.classes():
-                if each not in done:
-                    yield from _sections(each, _named_path(place, each), done, runs and declared.runs and getattr(each, "runs", True))
+            if kind.is_typed:
+                yield _typed_introduction(place)
+            for each in middleware_types if kind.is_typed else (kind.cls,):
+                if each is not None and each not in done:
+                    is_run = runs and declared.runs and getattr(each, "runs", True)
+                    yield from _sections(each, _named_path(place, each), done, is_run, middleware_types)
 
 
 def _named_path(place: str, cls: type) -> str:
@@ -144,7 +154,7 @@ def _named_path(place: str, cls: type) -> str:
     return f'{place} "NAME"' if type_name is None else f'{place} "NAME" {{ type = "{type_name}" }}'
 
 
-def _variants_introduction(place: str) -> str:
+def _typed_introduction(place: str) -> str:
     return (
         f'### `{place} "NAME"`\n\nEvery middleware has the attribute `type`, which is required and decides what else it has.\n'
     )
@@ -200,6 +210,3 @@ def _meaning(declared: Setting) -> str:
         parts.append(f"⏳ This version runs only {declared.runs_note}.")
     return " ".join(parts).replace("|", "\\|").replace("\n", " ")
 
-
-if __name__ == "__main__":
-    sys.stdout.write(render())

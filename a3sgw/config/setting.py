@@ -138,20 +138,15 @@ class NamedKind(Kind):
     """
     Blocks with one label each; a `FrozenMap` by label in the model.
 
-    `noun` names one of them in problems. With `variants` the attribute `type` of each block chooses its class.
+    `noun` names one of them in problems. Where it `is_typed`, the attribute `type` of each block chooses its class among those that the
+    decoder was given, because plugins bring classes of their own.
     """
 
     noun: str
     cls: type | None = None
-    variants: tuple[type, ...] = ()
+    is_typed: bool = False
     type_name: str = "labelled blocks"
     expectation: str = "blocks with one label each"
-
-    def classes(self) -> tuple[type, ...]:
-        """
-        Return every class an item may have.
-        """
-        return self.variants if self.cls is None else (self.cls,)
 
 
 @attrs.frozen(kw_only=True)

@@ -78,5 +78,6 @@ def _is_doubtful(declared: Setting) -> bool:
         inner: type = kind.cls
         return bool(_doubtful(inner))
     if isinstance(kind, NamedKind):
-        return any(not getattr(cls, "runs", True) or _doubtful(cls) for cls in kind.classes())
+        # Of those with a type anything may be said; they are few.
+        return kind.is_typed or (kind.cls is not None and bool(_doubtful(kind.cls)))
     return False

@@ -17,12 +17,13 @@ from twisted.logger import Logger
 
 from a3sgw.address import AddressSet, pack_address
 from a3sgw.errors import AssemblyError, Outcome
+from a3sgw.interfaces import IConnectionGate
 from a3sgw.net.deadline import Deadlines
 from a3sgw.net.reactor import FlushQueue
 from a3sgw.net.stream import Stream, prepare_tcp
 from a3sgw.proxy.entrypoint import Entrypoint
-from a3sgw.proxy.exchange import refusal
 from a3sgw.proxy.http1_server import Http1Server
+from a3sgw.refusal import refusal
 from a3sgw.wire.http1 import field_block, status_line
 
 __all__ = ["Door", "DoorTally", "Gates", "bind"]
@@ -65,11 +66,13 @@ def bind(name: str, host: str, port: int) -> socket.socket:
 @attrs.frozen(slots=True)
 class Gates:
     """
-    Who may come in: `allowed` addresses (`None` is everybody) and how many connections at a time (`None` is any number).
+    Who may come in: `allowed` addresses (`None` is everybody), how many connections at a time (`None` is any number), and whom the
+    middlewares of the entrypoint let in.
     """
 
     allowed: AddressSet | None = None
     max_connections: int | None = None
+    hooks: tuple[IConnectionGate, ...] = ()
 
 
 class DoorTally:
@@ -99,7 +102,7 @@ def _goodbye(outcome: Outcome) -> bytes:
     )
 
 
-_GOODBYES: Final = {outcome: _goodbye(outcome) for outcome in (Outcome.ADDRESS_REFUSED, Outcome.CONNECTION_LIMIT)}
+_GOODBYES: Final = {outcome.word: _goodbye(outcome) for outcome in Outcome if outcome.status is not None}
 
 
 class Door:
@@ -130,6 +133,8 @@ class Door:
         self.entrypoint = entrypoint
         self.gates = gates
         self.connections: set[Http1Server] = set()
+        # Who was let in by middlewares, which are told of the end even if a reload has put others in their place.
+        self._let_in: dict[Http1Server, tuple[tuple[IConnectionGate, ...], bytes]] = {}
         self.is_draining = False
         self.idle: Callable[[], None] | None = None
         self._local_port = b"%d" % self.port
@@ -196,6 +201,10 @@ class Door:
         A connection is gone.
         """
         self.connections.discard(connection)
+        if self._let_in:
+            hooks, packed = self._let_in.pop(connection, ((), b""))
+            for hook in hooks:
+                hook.connection_ended(packed)
         if self.is_draining and not self.connections and self.idle is not None:
             self.idle()
 
@@ -256,6 +265,8 @@ class Door:
             self._turn_away(sock, Outcome.ADDRESS_REFUSED)
         elif gates.max_connections is not None and len(self.connections) >= gates.max_connections:
             self._turn_away(sock, Outcome.CONNECTION_LIMIT)
+        elif gates.hooks and (outcome := self._ask_hooks(gates.hooks, packed)) is not None:
+            self._turn_away(sock, outcome)
         else:
             sock.setblocking(False)
             prepare_tcp(sock)
@@ -263,13 +274,27 @@ class Door:
             connection = Http1Server(stream, self, text.encode("ascii"), packed, b"http", self._local_port)
             stream.receiver = connection
             self.connections.add(connection)
+            if gates.hooks:
+                self._let_in[connection] = (gates.hooks, packed)
             stream.start()
+
+    def _ask_hooks(self, hooks: tuple[IConnectionGate, ...], packed: bytes) -> Outcome | None:
+        """
+        Return why one of the middlewares does not let a connection in, or `None`.
+        """
+        for number, hook in enumerate(hooks):
+            outcome = hook.admit(packed)
+            if outcome is not None:
+                for admitting in hooks[:number]:
+                    admitting.connection_ended(packed)
+                return outcome
+        return None
 
     def _turn_away(self, sock: socket.socket, outcome: Outcome) -> None:
         self._tally.count_refused(self.entrypoint.name, outcome)
         sock.setblocking(False)
         try:
-            sock.send(_GOODBYES[outcome])
+            sock.send(_GOODBYES[outcome.word])
             sock.shutdown(socket.SHUT_WR)
         except OSError:
             pass

@@ -45,7 +45,7 @@ def render(snapshot: Mapping[str, Any], extra: ControlGauges) -> bytes:
     thousands of them, call it in a thread.
     """
     lines: list[str] = []
-    for part in (_totals, _named, _histograms, _backends, _doors):
+    for part in (_totals, _named, _histograms, _backends, _middlewares, _doors):
         lines.extend(part(snapshot))
     lines.extend(_gateway(snapshot, extra))
     registry = CollectorRegistry()
@@ -132,6 +132,35 @@ def _backends(snapshot: Mapping[str, Any]) -> Iterator[str]:
     yield from _family("gateway_backend_connections", "Connections to the backend, by use.", (*labels, "state"), states, "gauge")
     retries = _one_label(snapshot["gauges"]["retries"])
     yield from _family("gateway_retries_total", "Further attempts after a failed one.", ("service",), retries)
+
+
+_CIRCUITS = {"closed": 0, "half-open": 1, "open": 2}
+
+
+def _middlewares(snapshot: Mapping[str, Any]) -> Iterator[str]:
+    rows = snapshot["middlewares"]
+    invocations = {(row[0],): row[1] for row in rows}
+    yield from _family("gateway_middleware_invocations_total", "Requests that came to the middleware.", ("middleware",), invocations)
+    answers = {(row[0], str(status)): count for row in rows for status, count in row[2]}
+    text = "Requests that the middleware answered itself, by status."
+    yield from _family("gateway_middleware_answers_total", text, ("middleware", "status"), answers)
+    text = "Requests that the middleware made wait: how many, and how long."
+    waits = {(row[0],): (row[3], row[4]) for row in rows if row[3]}
+    if waits:
+        yield _heading("gateway_middleware_wait_seconds", text, "summary")
+        for where, (count, seconds) in sorted(waits.items()):
+            names = _labels(("middleware",), where)
+            yield f"gateway_middleware_wait_seconds_count{{{names}}} {count}\ngateway_middleware_wait_seconds_sum{{{names}}} {seconds!r}\n"
+    labels = ("router", "entrypoint", "middleware")
+    states = [((row["router"], row["entrypoint"], row["name"]), row["state"]) for row in snapshot["gauges"]["middlewares"]]
+    for key, name, text in (
+        ("circuit", "gateway_circuit_state", "State of the circuit breaker: 0 closed, 1 half-open, 2 open."),
+        ("clients", "gateway_rate_limit_clients", "Clients whose rate limit is not fully recovered."),
+        ("in_flight", "gateway_in_flight", "Requests that a limit of concurrency counts now."),
+        ("queued", "gateway_in_flight_queued", "Requests that wait for a limit of concurrency."),
+    ):
+        values = {where: _CIRCUITS.get(state[key], state[key]) for where, state in states if key in state}
+        yield from _family(name, text, labels, values, "gauge")
 
 
 def _doors(snapshot: Mapping[str, Any]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from a3sgw.observe.record import Record
     from a3sgw.observe.snapshot import Gauges
 
-__all__ = ["BackendSeries", "Metrics", "RouteSeries"]
+__all__ = ["BackendSeries", "Metrics", "MiddlewareSeries", "RouteSeries"]
 
 _METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"))
 _OTHER = b"other"
@@ -155,6 +155,23 @@ class BackendSeries:
         self.requests = 0
 
 
+class MiddlewareSeries:
+    """
+    What one configured middleware did, wherever it is listed.
+
+    `answers` counts by status the exchanges that it answered itself. Hooks that decide at once are not timed, because that would cost more
+    than they do; `waits` and `wait_seconds` are about those that made an exchange wait.
+    """
+
+    __slots__ = ("answers", "invocations", "wait_seconds", "waits")
+
+    def __init__(self) -> None:
+        self.invocations = 0
+        self.answers: dict[int, int] = {}
+        self.waits = 0
+        self.wait_seconds = 0.0
+
+
 @implementer(IObserver)
 class Metrics:
     """
@@ -163,13 +180,14 @@ class Metrics:
     `buckets` are the upper bounds of all histograms, in seconds, ascending.
     """
 
-    __slots__ = ("_backends", "_buckets", "_outcomes", "_retired", "_series")
+    __slots__ = ("_backends", "_buckets", "_middlewares", "_outcomes", "_retired", "_series")
 
     def __init__(self, buckets: Sequence[float]) -> None:
         self._buckets = _checked(buckets)
         self._series: dict[_Key, RouteSeries] = {}
         self._retired: WeakSet[RouteSeries] = WeakSet()
         self._backends: dict[tuple[str, str], BackendSeries] = {}
+        self._middlewares: dict[str, MiddlewareSeries] = {}
         # By word, because an enum member is hashed by a Python function.
         self._outcomes = {outcome.word: 0 for outcome in Outcome}
 
@@ -194,9 +212,20 @@ class Metrics:
             series = self._backends[service, url] = BackendSeries()
         return series
 
-    def retain(self, routes: set[tuple[str, str]], backends: set[tuple[str, str]], entrypoints: set[str]) -> None:
+    def middleware_series(self, name: str) -> MiddlewareSeries:
         """
-        Forget every route `(router, service)`, backend `(service, url)` and entrypoint that is not named, after a reload.
+        Return the series of the middleware called `name`: the same one for the same name, until `retain` drops it.
+        """
+        series = self._middlewares.get(name)
+        if series is None:
+            series = self._middlewares[name] = MiddlewareSeries()
+        return series
+
+    def retain(
+        self, routes: set[tuple[str, str]], backends: set[tuple[str, str]], entrypoints: set[str], middlewares: Set[str] = frozenset()
+    ) -> None:
+        """
+        Forget every route `(router, service)`, backend `(service, url)`, entrypoint and middleware that is not named, after a reload.
 
         No total falls: neither the global ones nor those of a router, service or backend URL that is still in use elsewhere. May be
         called while exchanges still run on what is dropped.
@@ -225,6 +254,7 @@ class Metrics:
         # The page adds backends up by URL, so a URL's count may not fall while another service still uses it.
         urls = {url for _, url in backends}
         self._backends = {key: series for key, series in self._backends.items() if key[1] in urls}
+        self._middlewares = {name: series for name, series in self._middlewares.items() if name in middlewares}
 
     def rebucket(self, buckets: Sequence[float]) -> None:
         """
@@ -271,6 +301,12 @@ class Metrics:
                 spread = series.upstream
                 spread.counts[bisect_left(buckets, duration)] += 1
                 spread.seconds += duration
+        if route is not None and route.chain is not None:
+            for middleware in route.chain.series[record.passed]:
+                middleware.invocations += 1
+            if record.answered_by is not None:
+                answers = self.middleware_series(record.answered_by).answers
+                answers[record.status] = answers.get(record.status, 0) + 1
         backend = record.backend
         if backend is not None:
             backend.series.requests += 1
@@ -292,6 +328,10 @@ class Metrics:
             "buckets": list(self._buckets),
             "series": [_series_row(series) for series in self._series.values()],
             "backends": [[service, url, series.requests] for (service, url), series in self._backends.items()],
+            "middlewares": [
+                [name, series.invocations, sorted(series.answers.items()), series.waits, series.wait_seconds]
+                for name, series in self._middlewares.items()
+            ],
             "outcomes": dict(self._outcomes),
             "gauges": gauges,
         }

@@ -25,11 +25,13 @@ class Record:
 
     `head` is `None` when the request was refused before a head could be read. `route` is the matched `service.route.Route` (which names its
     router and service and holds their metric series), or `None`. `backend` is the last one chosen. `status` is what the client was sent
-    (0 if nothing), `upstream_status` what the backend sent (0 if nothing). `attempts` counts backends tried. Byte counts are of bodies
+    (0 if nothing), `upstream_status` what the backend sent (0 if nothing). `attempts` counts backends tried. `passed` says how many
+    middlewares of the route's chain let the request pass, `answered_by` which one answered instead of a backend. Byte counts are of bodies
     without framing. Moments are seconds of `time.monotonic`; 0.0 means that it did not come to that.
     """
 
     __slots__ = (
+        "answered_by",
         "attempts",
         "backend",
         "bytes_received",
@@ -40,6 +42,7 @@ class Record:
         "head",
         "leased",
         "outcome",
+        "passed",
         "peer",
         "protocol",
         "route",
@@ -59,7 +62,9 @@ class Record:
     head: RequestHead | None
     route: Any
     backend: Backend | None
+    answered_by: str | None
     attempts: int
+    passed: int
     status: int
     upstream_status: int
     bytes_received: int

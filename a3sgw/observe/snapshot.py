@@ -8,6 +8,7 @@ A snapshot is made of plain JSON values, so that it can cross a process border:
   seconds, bytes]`, the last two `[counts, seconds]`; counts are per bucket and not cumulative, with one more item than there are bounds.
   What had no route has an empty router and service. A row that is not live counts what a reload took away, under the names still in use.
 - `backends`: rows `[service, url, requests]`.
+- `middlewares`: rows `[name, invocations, [[status, answers], …], waits, seconds waited]`.
 - `outcomes`: `Outcome.word` → exchanges.
 - `gauges`: `Gauges`.
 
@@ -20,7 +21,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
-__all__ = ["BackendGauge", "Gauges", "merge_snapshots"]
+__all__ = ["BackendGauge", "Gauges", "MiddlewareGauge", "merge_snapshots"]
 
 _KEY = ("router", "service", "entrypoint", "is_live")
 
@@ -38,6 +39,18 @@ class BackendGauge(TypedDict):
     leased: int
 
 
+class MiddlewareGauge(TypedDict):
+    """
+    How one middleware of one router or entrypoint (the other is empty) stands: `state` is what it tells of itself.
+    """
+
+    name: str
+    type: str
+    router: str
+    entrypoint: str
+    state: dict[str, Any]
+
+
 class Gauges(TypedDict):
     """
     What the carrier knows besides exchanges, given to each `Metrics.snapshot`.
@@ -49,6 +62,7 @@ class Gauges(TypedDict):
 
     active_connections: int
     backends: list[BackendGauge]
+    middlewares: list[MiddlewareGauge]
     accepted: dict[str, int]
     refused: list[list[Any]]
     retries: dict[str, int]
@@ -73,6 +87,7 @@ def merge_snapshots(snapshots: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "buckets": list(buckets),
         "series": [_merged_series(rows) for rows in series.values()],
         "backends": [[*key, sum(row[2] for row in rows)] for key, rows in backends.items()],
+        "middlewares": _merged_middlewares([row for snapshot in snapshots for row in snapshot["middlewares"]]),
         "outcomes": _summed(snapshot["outcomes"] for snapshot in snapshots),
         "gauges": _merged_gauges([snapshot["gauges"] for snapshot in snapshots]),
     }
@@ -116,6 +131,34 @@ def _merged_series(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def _merged_middlewares(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    merged = []
+    for name, same in _grouped(rows, lambda row: row[0]).items():
+        answers: dict[int, int] = {}
+        for row in same:
+            for status, count in row[2]:
+                answers[status] = answers.get(status, 0) + count
+        merged.append([name, sum(row[1] for row in same), sorted(answers.items()), *(sum(row[at] for row in same) for at in (3, 4))])
+    return merged
+
+
+def _merged_states(rows: Sequence[MiddlewareGauge]) -> dict[str, Any]:
+    """
+    Add up the numbers; of words, such as a circuit's state, the worst that any carrier sees.
+    """
+    state: dict[str, Any] = {}
+    for row in rows:
+        for key, value in row["state"].items():
+            if isinstance(value, str):
+                state[key] = max(state.get(key, value), value, key=lambda word: _BADNESS.get(word, 0))
+            else:
+                state[key] = state.get(key, 0) + value
+    return state
+
+
+_BADNESS = {"closed": 0, "half-open": 1, "open": 2}
+
+
 def _merged_gauges(parts: Sequence[Gauges]) -> Gauges:
     backends = _grouped((row for part in parts for row in part["backends"]), lambda row: (row["service"], row["url"]))
     refused = _grouped((row for part in parts for row in part["refused"]), lambda row: tuple(row[:2]))
@@ -131,6 +174,12 @@ def _merged_gauges(parts: Sequence[Gauges]) -> Gauges:
                 "leased": sum(row["leased"] for row in rows),
             }
             for (service, url), rows in backends.items()
+        ],
+        "middlewares": [
+            {"name": name, "type": rows[0]["type"], "router": router, "entrypoint": entrypoint, "state": _merged_states(rows)}
+            for (name, router, entrypoint), rows in _grouped(
+                (row for part in parts for row in part["middlewares"]), lambda row: (row["name"], row["router"], row["entrypoint"])
+            ).items()
         ],
         "accepted": _summed(part["accepted"] for part in parts),
         "refused": [[*key, sum(row[2] for row in rows)] for key, rows in refused.items()],

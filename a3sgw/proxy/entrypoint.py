@@ -117,7 +117,8 @@ class Entrypoint:
     """
     The table of routes and the terms for clients at one entrypoint, for one generation.
 
-    `trusted` are the proxies whose forwarding fields are believed, `admin` the gate to the gateway's own API, or `None`.
+    `trusted` are the proxies whose forwarding fields are believed, `admin` the gate to the gateway's own API, or `None`. `later` begins a
+    timed call, as `callLater` of a reactor does.
     """
 
     name: str
@@ -128,5 +129,6 @@ class Entrypoint:
     admin: AdminGate | None
     observers: Observers
     series: Any
+    later: Callable[..., Any]
     forwardings: dict[tuple[bytes, ...], Forwarding] = attrs.field(factory=dict, init=False)
     """What trusted proxies said lately, and what became of it; bounded by whoever adds to it."""

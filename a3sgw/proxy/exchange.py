@@ -13,9 +13,9 @@ Hot path: see docs/hot-path.md.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import count
 from time import monotonic
 from typing import Any, Final
@@ -26,22 +26,23 @@ from twisted.python.failure import Failure
 
 from a3sgw.errors import Outcome
 from a3sgw.interfaces import IDownstream, IUpstream
-from a3sgw.message import Field, LocalResponse, RequestHead, ResponseHead, make_field
+from a3sgw.message import Field, LocalResponse, RequestHead, ResponseHead
 from a3sgw.net.valve import CLIENT_SLOW, UPSTREAM_SLOW, WAITING_ROOM
 from a3sgw.observe.record import Record
 from a3sgw.proxy.entrypoint import Entrypoint
 from a3sgw.proxy.forwarding import Forwarding
-from a3sgw.service.backend import Backend
+from a3sgw.proxy.passage import Passage
+from a3sgw.refusal import refusal
+from a3sgw.service.backend import Backend, BackendAddress
 from a3sgw.service.service import Service
 from a3sgw.wire.http1 import status_line
 
-__all__ = ["Exchange", "new_request_id", "refusal"]
+__all__ = ["Exchange", "new_request_id"]
 
 IDEMPOTENT: Final = frozenset([b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"])
 """The methods of RFC 9110 section 9.2.2: sending one twice does what sending it once does."""
 
 _WAITING_BYTES: Final = 65536
-_JSON: Final = make_field(b"Content-Type", b"application/json")
 _RUN: Final = os.urandom(6).hex().encode()
 _next_number = count(1).__next__
 
@@ -53,33 +54,29 @@ def new_request_id() -> bytes:
     return b"%b%010x" % (_RUN, _next_number())
 
 
-def refusal(outcome: Outcome, request_id: bytes) -> LocalResponse:
-    """
-    Return the gateway's own answer for `outcome`: JSON with the reason, and the same reason in `Proxy-Status` (RFC 9209).
-    """
-    assert outcome.status is not None
-    fields = [_JSON, make_field(b"Proxy-Status", f'a3s-gateway; error={outcome.proxy_status}; details="{outcome.word}"'.encode("ascii"))]
-    if outcome.status == 503:
-        fields.append(make_field(b"Retry-After", b"1"))
-    body = {"error": outcome.message, "reason": outcome.word, "request_id": request_id.decode("ascii")}
-    return LocalResponse(outcome.status, fields, json.dumps(body).encode("ascii") + b"\n")
-
-
 class Exchange(Record):
     """
     One request and its response.
 
     `request_ended` says that the whole request body has been received. `_replay` holds the body pieces sent so far while the request could
-    still be sent again, `_pending` what has been received but could not be sent yet.
+    still be sent again, `_pending` what has been received but could not be sent yet. `_cancel_wait` ends the waiting for whatever is waited
+    for. `_local_outcome` is why the answer is the gateway's own, if it is.
+
+    For middlewares: `head`, `forwarding` and `response_header_timeout` (seconds for one attempt) may be changed until the request is sent;
+    `notes` is for what they want to remember, by middleware.
     """
 
     __slots__ = (
+        "_cancel_wait",
         "_client_is_slow",
         "_downstream",
+        "_holds_backend",
         "_is_answered",
-        "_is_waiting",
+        "_local_outcome",
+        "_passage",
         "_pending",
         "_replay",
+        "_replay_is_lost",
         "_replay_room",
         "_stale_retried",
         "_trailers",
@@ -87,13 +84,17 @@ class Exchange(Record):
         "_upstream",
         "detail",
         "forwarding",
+        "notes",
         "request_ended",
+        "response_header_timeout",
         "service",
     )
 
     _log = Logger()
     service: Service
     head: RequestHead | None
+    notes: dict[Any, Any]
+    response_header_timeout: float
 
     def __init__(self, entrypoint: Entrypoint, downstream: IDownstream, peer: bytes, scheme: bytes, started: float) -> None:
         self.entrypoint = entrypoint
@@ -105,19 +106,24 @@ class Exchange(Record):
         self.route = None
         self.backend = None
         self.outcome = None
-        self.attempts = self.status = self.upstream_status = self.bytes_received = self.bytes_sent = 0
+        self.answered_by = None
+        self.attempts = self.passed = self.status = self.upstream_status = self.bytes_received = self.bytes_sent = 0
         self.leased = self.first_byte = self.ended = 0.0
         self.detail = ""
         self.request_ended = True
         self._downstream: Any = downstream
         self._upstream: Any = None
         self._client_is_slow = False
+        self._cancel_wait: Callable[[], object] | None = None
+        self._holds_backend = False
         self._is_answered = False
-        self._is_waiting = False
+        self._local_outcome: Outcome | None = None
+        self._passage: Passage | None = None
         self._stale_retried = False
         self._pending = b""
         self._trailers: Sequence[Field] = ()
         self._replay: list[bytes] | None = None
+        self._replay_is_lost = False
         self._replay_room = 0
         self._tried: list[Backend] = []
 
@@ -149,9 +155,14 @@ class Exchange(Record):
             return
         self.route = route
         self.service = service = route.service
-        if not ended:
-            self._replay_room = service.settings.max_replay_bytes
-        self._attempt()
+        self.response_header_timeout = service.settings.response_header_timeout
+        chain = route.chain
+        if chain is None:
+            self.choose_and_try()
+        else:
+            self.notes = {}
+            self._passage = Passage(self, chain)
+            self._passage.enter()
 
     def request_body_received(self, piece: bytes, ended: bool, trailers: Sequence[Field]) -> None:
         """
@@ -159,6 +170,12 @@ class Exchange(Record):
         """
         self.bytes_received += len(piece)
         self.request_ended = ended
+        passage = self._passage
+        if passage is not None:
+            if not passage.body_received(piece, ended):
+                return
+            if trailers:
+                trailers = passage.allowed_trailers(trailers)
         self._trailers = trailers
         upstream = self._upstream
         if upstream is None:
@@ -180,13 +197,7 @@ class Exchange(Record):
         The rest of the request is not acceptable: answer that if no answer has begun, else break off.
         """
         self.detail = detail
-        self._drop_upstream()
-        if self._is_answered:
-            downstream = self._downstream
-            self._finish(outcome)
-            downstream.abort()
-        else:
-            self.refuse(outcome)
+        self._give_up(outcome)
 
     def downstream_congested(self) -> None:
         """
@@ -206,17 +217,44 @@ class Exchange(Record):
 
     # -- attempts
 
-    def _attempt(self, *, fresh: bool = False) -> None:
-        backend = self.service.choose(self, self._tried)
+    def choose_and_try(self) -> None:
+        """
+        Choose a server and send the request to it, or begin to wait for a connection.
+        """
+        backend = self._choose()
+        if backend is not None:
+            self._try(backend, fresh=False)
+
+    def _choose(self) -> Backend | None:
+        """
+        Return the server for the next attempt; if there is none, answer that.
+        """
+        service = self.service
+        passage = self._passage
+        outcome = Outcome.NO_BACKEND
+        if passage is None or not passage.judges_backends:
+            backend = service.choose(self, self._tried)
+            if backend is None and self._tried:
+                # Everybody has been tried once, and a middleware wants another round.
+                self._tried = []
+                backend = service.choose(self, ())
+        else:
+            excluded, outcome = passage.excluded(service.usable)
+            backend = service.choose(self, [*self._tried, *excluded])
+            if backend is None and self._tried:
+                self._tried = []
+                backend = service.choose(self, excluded)
         if backend is None:
-            self.refuse(Outcome.NO_BACKEND)
-            return
-        self._try(backend, fresh=fresh)
+            self.refuse(outcome)
+        return backend
 
     def _try(self, backend: Backend, *, fresh: bool) -> None:
         self.backend = backend
         self.attempts += 1
         backend.in_flight += 1
+        self._holds_backend = True
+        if self._passage is not None:
+            self._passage.attempt_begun(backend)
         upstream = backend.pool.lease(self, fresh=fresh)
         head = self.head
         assert head is not None
@@ -226,7 +264,7 @@ class Exchange(Record):
             upstream = backend.pool.lease(self)
         if upstream is None:
             # A waiting room; the pool keeps the time. Reading goes on until the room is full, so that a client that leaves is noticed.
-            self._is_waiting = True
+            self._cancel_wait = partial(backend.pool.cancel, self)
             return
         self.leased = self.started if self.attempts == 1 else monotonic()
         self._send(upstream)
@@ -235,30 +273,65 @@ class Exchange(Record):
         """
         The pool found a connection.
         """
-        self._is_waiting = False
+        self._cancel_wait = None
         self.leased = monotonic()
-        self._downstream.free_request(WAITING_ROOM)
         self._send(upstream)
 
     def lease_failed(self, outcome: Outcome) -> None:
         """
         The pool found none: nothing was sent, so another backend may be tried whatever the request is.
         """
-        self._is_waiting = False
-        self._let_go_of_backend()
+        self._cancel_wait = None
         assert self.backend is not None
         self._tried.append(self.backend)
+        self._let_go_of_backend(outcome, 0)
         try:
-            backend = self.service.choose(self, self._tried) if len(self._tried) < len(self.service.backends) else None
+            if len(self._tried) < len(self.service.backends):
+                backend = self.service.choose(self, [*self._tried, *self._excluded()])
+                if backend is not None:
+                    self.service.retries += 1
+                    self._try(backend, fresh=False)
+                    return
+            if not self._tries_again(outcome, 0):
+                self.refuse(outcome)
         except Exception:
             # A balancer may be a plugin, and nobody above us would answer the client.
             self._log.failure("bug in the balancer of service {name}", name=self.service.name)
-            backend, outcome = None, Outcome.INTERNAL_ERROR
-        if backend is None:
-            self.refuse(outcome)
-            return
+            self._give_up(Outcome.INTERNAL_ERROR)
+
+    def _excluded(self) -> Sequence[Backend]:
+        passage = self._passage
+        return passage.excluded(self.service.usable)[0] if passage is not None and passage.judges_backends else ()
+
+    def _tries_again(self, outcome: Outcome, status: int) -> bool:
+        """
+        After a failed attempt, ask the middlewares whether to repeat it, and begin to wait for that if one says so.
+        """
+        passage = self._passage
+        if passage is None or self._is_answered or self._replay_is_lost:
+            return False
+        delay = passage.pause_before_next(outcome, status)
+        if delay is None:
+            return False
+        self._drop_upstream()
+        if self.backend is not None and self.backend not in self._tried:
+            self._tried.append(self.backend)
+        self._let_go_of_backend(outcome, status)
+        # What the lost connection did not take must not hold the next one up.
+        self._downstream.free_request(UPSTREAM_SLOW)
+        self.upstream_status = 0
+        self.first_byte = 0.0
+        self._cancel_wait = self.entrypoint.later(delay, self._try_again).cancel
+        return True
+
+    def _try_again(self) -> None:
+        self._cancel_wait = None
         self.service.retries += 1
-        self._try(backend, fresh=False)
+        try:
+            self.choose_and_try()
+        except Exception:
+            self._log.failure("bug in the balancer of service {name}", name=self.service.name)
+            self._give_up(Outcome.INTERNAL_ERROR)
 
     def _send(self, upstream: IUpstream) -> None:
         self._upstream = upstream
@@ -282,6 +355,25 @@ class Exchange(Record):
         if self._client_is_slow:
             # It has yet to take the response before this one.
             upstream.hold_response(CLIENT_SLOW)
+        if not ended:
+            self._downstream.free_request(WAITING_ROOM)
+
+    def request_lines(self, address: BackendAddress) -> list[bytes]:
+        """
+        Return the request as HTTP/1 lines for the server at `address`, all but the framing of its body.
+        """
+        head = self.head
+        assert head is not None
+        forwarding = self.forwarding
+        block = forwarding.block_for_http10() if head.is_http10 else forwarding.block
+        authority = head.authority if self.service.settings.pass_host_header and head.authority else address.authority
+        prefix = address.prefix if head.target != b"*" else b""
+        lines = [b"%b %b%b HTTP/1.1\r\nHost: %b" % (head.method, prefix, head.target, authority)]
+        lines += [field[2] for field in head.fields]
+        lines.append(
+            b"%b\r\nX-Forwarded-Host: %b\r\nX-Request-Id: %b" % (block, forwarding.host or head.authority or authority, head.request_id)
+        )
+        return lines
 
     def _send_piece(self, upstream: IUpstream, piece: bytes, ended: bool) -> None:
         self._remember(piece)
@@ -298,13 +390,9 @@ class Exchange(Record):
             self._replay_room -= len(piece)
             if self._replay_room < 0:
                 self._replay = None
+                self._replay_is_lost = True
             else:
                 self._replay.append(piece)
-
-    def _may_send_again(self) -> bool:
-        head = self.head
-        assert head is not None
-        return not self._is_answered and head.method in IDEMPOTENT and (self._replay is not None or not self.bytes_received)
 
     # -- what the upstream reports
 
@@ -319,28 +407,55 @@ class Exchange(Record):
         The response arrived: its head and the first piece of its body. With `ended` the upstream has let go of the exchange already.
         """
         self.first_byte = monotonic()
-        self.status = self.upstream_status = head.status
+        self.upstream_status = head.status
+        if ended:
+            self._upstream = None
+        passage = self._passage
+        if passage is None:
+            self.send_response(head, piece, ended)
+        elif head.status < 400 or not self._tries_again(Outcome.COMPLETED, head.status):
+            passage.response_received(head, piece, ended)
+
+    def send_response(self, head: ResponseHead, piece: bytes, ended: bool, trailers: Sequence[Field] = ()) -> None:
+        """
+        Send the response, which every middleware has seen, to the client. `trailers` come only with one that was kept until it was whole.
+        """
+        self.status = head.status
         self.bytes_sent = len(piece)
         self._is_answered = True
         self._replay = None
         downstream = self._downstream
         if ended:
-            self._upstream = None
-            self.ended = self.first_byte
-            self._finish(Outcome.COMPLETED)
-        downstream.send_head(head, piece, ended)
+            self._finish(self._local_outcome or Outcome.COMPLETED)
+        if trailers:
+            downstream.send_head(head, piece, False)
+            downstream.send_end(trailers)
+        else:
+            downstream.send_head(head, piece, ended)
 
     def response_body_received(self, piece: bytes, ended: bool, trailers: Sequence[Field]) -> None:
         """
         The next piece of the response body arrived.
         """
+        if ended:
+            self._upstream = None
+        passage = self._passage
+        if passage is not None:
+            try:
+                changed = passage.response_body_received(piece, ended, trailers)
+            except Exception:
+                self._log.failure("bug in a body filter")
+                self._give_up(Outcome.INTERNAL_ERROR)
+                return
+            if changed is None or not (changed or ended):
+                return
+            piece = changed
         self.bytes_sent += len(piece)
         downstream = self._downstream
         if not ended:
             downstream.send_body(piece, False)
             return
-        self._upstream = None
-        self._finish(Outcome.COMPLETED)
+        self._finish(self._local_outcome or Outcome.COMPLETED)
         if trailers:
             if piece:
                 downstream.send_body(piece, False)
@@ -354,21 +469,19 @@ class Exchange(Record):
         """
         self._upstream = None
         self.detail = detail
-        if is_stale and not self._stale_retried and self._may_send_again():
+        head = self.head
+        assert head is not None
+        if is_stale and not self._stale_retried and head.method in IDEMPOTENT and not self._is_answered and not self._replay_is_lost:
             # The backend had closed it while it was idle; on a fresh connection the same backend will do.
             self._stale_retried = True
-            self._let_go_of_backend()
+            assert self.backend is not None
+            self._let_go_of_backend(outcome, 0)
             # What the lost connection did not take must not hold the next one up.
             self._downstream.free_request(UPSTREAM_SLOW)
             self.service.retries += 1
-            assert self.backend is not None
             self._try(self.backend, fresh=True)
-        elif self._is_answered:
-            downstream = self._downstream
-            self._finish(outcome)
-            downstream.abort()
-        else:
-            self.refuse(outcome)
+        elif not self._tries_again(outcome, 0):
+            self._give_up(outcome)
 
     def upstream_congested(self) -> None:
         """
@@ -389,7 +502,6 @@ class Exchange(Record):
         if isinstance(answer, LocalResponse):
             self.respond(answer, Outcome.DASHBOARD)
             return
-        self._is_waiting = True
 
         def answered(response: LocalResponse) -> None:
             if self._downstream is not None:
@@ -402,46 +514,126 @@ class Exchange(Record):
 
         answer.addCallbacks(answered, failed)
 
+    def own_refusal(self, outcome: Outcome) -> LocalResponse:
+        """
+        Return the gateway's own words for `outcome`.
+        """
+        return refusal(outcome, self.head.request_id if self.head is not None else b"")
+
     def refuse(self, outcome: Outcome) -> None:
         """
         Answer with the gateway's own words for `outcome`.
         """
-        self.respond(refusal(outcome, self.head.request_id if self.head is not None else b""), outcome)
+        self.respond(self.own_refusal(outcome), outcome)
 
     def respond(self, response: LocalResponse, outcome: Outcome) -> None:
         """
         Answer with `response` and end.
         """
-        self._is_waiting = False
-        self.status = response.status
-        self._is_answered = True
+        self._local_outcome = outcome
+        head, piece = self._as_response(response)
+        if self._passage is None:
+            self.send_response(head, piece, True)
+        else:
+            self._passage.response_received(head, piece, True)
+
+    def _as_response(self, response: LocalResponse) -> tuple[ResponseHead, bytes]:
         head = ResponseHead(response.status, status_line(response.status))
         head.fields = response.fields
         head.declared_length = head.length = len(response.body)
-        piece = response.body
         if self.head is not None and self.head.method == b"HEAD":
-            piece = b""
             head.length = 0
-        self.bytes_sent = len(piece)
-        downstream = self._downstream
-        self._finish(outcome)
-        downstream.send_head(head, piece, True)
+            return head, b""
+        if response.status in (204, 304):
+            head.declared_length = -3
+        return head, response.body
+
+    def _give_up(self, outcome: Outcome) -> None:
+        """
+        Answer `outcome` if no answer has begun, else break off so that the client can tell.
+        """
+        self._drop_upstream()
+        if self._is_answered:
+            downstream = self._downstream
+            self._finish(outcome)
+            downstream.abort()
+        else:
+            if self._passage is not None:
+                self._passage.stop_waiting()
+            self.refuse(outcome)
+
+    # -- what middlewares cause
+
+    @property
+    def waiting_body(self) -> bytes:
+        """
+        What of the request's body has arrived and was not sent yet.
+        """
+        return self._pending
+
+    def answer_instead(self, response: LocalResponse) -> None:
+        """
+        A middleware answers. If the response has begun already, break off.
+        """
+        outcome = response.outcome or Outcome.ANSWERED
+        if self._is_answered:
+            self._give_up(outcome)
+        else:
+            self._drop_upstream()
+            if self._passage is not None:
+                self._passage.stop_waiting()
+            self.respond(response, outcome)
+
+    def replace_response(self, response: LocalResponse) -> tuple[ResponseHead, bytes]:
+        """
+        A middleware puts `response` in the place of the one that came; give the upstream up if it is still sending.
+        """
+        self._drop_upstream()
+        if response.outcome is not None:
+            self._local_outcome = response.outcome
+        return self._as_response(response)
+
+    def hold_upstream(self) -> None:
+        """
+        A middleware makes the response wait.
+        """
+        if self._upstream is not None:
+            self._upstream.hold_response(WAITING_ROOM)
+
+    def free_upstream(self) -> None:
+        """
+        The response need not wait any longer.
+        """
+        if self._upstream is not None:
+            self._upstream.free_response(WAITING_ROOM)
+
+    def hook_failed(self, failure: Failure) -> None:
+        """
+        Something went wrong while nobody above could notice.
+        """
+        self._log.failure("bug in an exchange", failure=failure)
+        if self._downstream is not None:
+            self._give_up(Outcome.INTERNAL_ERROR)
 
     # -- the end
 
     def _drop_upstream(self) -> None:
         upstream = self._upstream
+        cancel = self._cancel_wait
         if upstream is not None:
             self._upstream = None
             upstream.abort()
-        elif self._is_waiting and self.backend is not None:
-            self._is_waiting = False
-            self.backend.pool.cancel(self)
+        elif cancel is not None:
+            self._cancel_wait = None
+            cancel()
 
-    def _let_go_of_backend(self) -> None:
+    def _let_go_of_backend(self, outcome: Outcome, status: int) -> None:
         backend = self.backend
-        if backend is not None:
+        if self._holds_backend and backend is not None:
+            self._holds_backend = False
             backend.in_flight -= 1
+            if self._passage is not None:
+                self._passage.attempt_ended(backend, outcome, status)
 
     def _finish(self, outcome: Outcome) -> None:
         """
@@ -450,9 +642,10 @@ class Exchange(Record):
         if not self.ended:
             self.ended = monotonic()
         self.outcome = outcome
-        backend = self.backend
-        if backend is not None and backend not in self._tried:
-            backend.in_flight -= 1
+        self._let_go_of_backend(outcome, self.upstream_status)
+        passage = self._passage
+        if passage is not None:
+            passage.complete()
         self._downstream = None
         self._replay = None
         self._pending = b""

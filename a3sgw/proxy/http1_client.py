@@ -104,22 +104,13 @@ class Http1Client:
         Send the request head of `exchange` with the first piece of its body.
         """
         self.exchange = exchange
-        self._settings = settings = exchange.service.settings
+        self._settings = exchange.service.settings
         self._request_ended = ended
         self._has_answered = False
         self._is_chunking = False
         head = exchange.head
         assert head is not None
-        address = self._pool.backend.address
-        forwarding = exchange.forwarding
-        block = forwarding.block_for_http10() if head.is_http10 else forwarding.block
-        authority = head.authority if settings.pass_host_header and head.authority else address.authority
-        prefix = address.prefix if head.target != b"*" else b""
-        lines = [b"%b %b%b HTTP/1.1\r\nHost: %b" % (head.method, prefix, head.target, authority)]
-        lines += [field[2] for field in head.fields]
-        lines.append(
-            b"%b\r\nX-Forwarded-Host: %b\r\nX-Request-Id: %b" % (block, forwarding.host or head.authority or authority, head.request_id)
-        )
+        lines = exchange.request_lines(self._pool.backend.address)
         if head.length == CHUNKED:
             lines.append(b"Transfer-Encoding: chunked")
             self._is_chunking = True
@@ -132,7 +123,7 @@ class Http1Client:
         if head.accepts_trailers:
             lines.append(b"TE: trailers\r\nConnection: TE")
         lines.append(b"\r\n" + piece)
-        self._stream.deadline = self._stream.now() + settings.response_header_timeout
+        self._stream.deadline = self._stream.now() + exchange.response_header_timeout
         self._stream.write(b"\r\n".join(lines))
 
     def send_body(self, piece: bytes, ended: bool) -> None:
@@ -144,8 +135,8 @@ class Http1Client:
             piece = chunk(piece) if piece else b""
             if ended:
                 piece += b"0\r\n\r\n"
-        if not self._has_answered:
-            self._stream.deadline = self._stream.now() + self._settings.response_header_timeout
+        if not self._has_answered and self.exchange is not None:
+            self._stream.deadline = self._stream.now() + self.exchange.response_header_timeout
         if piece:
             self._stream.write(piece)
 

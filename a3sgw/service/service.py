@@ -47,6 +47,13 @@ class Service:
         self._balancer = balancer
         self._usable = tuple(backend for backend in backends if backend.is_usable)
 
+    @property
+    def usable(self) -> Sequence[Backend]:
+        """
+        The backends that may be chosen, in configured order.
+        """
+        return self._usable
+
     def choose(self, record: Record, tried: Sequence[Backend]) -> Backend | None:
         """
         Return the backend for the next attempt, or `None` if none is left. Those in `tried` are not chosen again.
@@ -64,13 +71,15 @@ class Service:
 
 class Route:
     """
-    Where a matched request goes: a router's name and its service. `series` are its metrics.
+    Where a matched request goes: a router's name, its service, and the middlewares on the way (`None` if there are none). `series` are its
+    metrics.
     """
 
-    __slots__ = ("name", "series", "service", "service_name")
+    __slots__ = ("chain", "name", "series", "service", "service_name")
 
-    def __init__(self, name: str, service: Service, series: Any) -> None:
+    def __init__(self, name: str, service: Service, series: Any, chain: Any = None) -> None:
         self.name = name
+        self.chain = chain
         self.service = service
         self.service_name = service.name
         self.series = series

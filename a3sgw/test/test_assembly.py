@@ -2,11 +2,17 @@
 Tests of assembly: what a generation is made of, and what it takes over from the one before.
 """
 
+import random
+
+from twisted.internet.defer import execute
 from twisted.trial.unittest import SynchronousTestCase
 
-from a3sgw.assembly import DASHBOARD_ENTRYPOINT, Kit, assemble, check_rules, routers_of, rule_problems
+from a3sgw.assembly import DASHBOARD_ENTRYPOINT, Kit, assemble, routers_of
 from a3sgw.config.load import load_text
+from a3sgw.loading import check_build, rule_problems
 from a3sgw.message import LocalResponse, RequestHead
+from a3sgw.middleware.catalog import find_catalog
+from a3sgw.middleware.surroundings import Nowhere
 from a3sgw.observe.metrics import Metrics
 from a3sgw.proxy.entrypoint import Observers
 from a3sgw.proxy.test.leases import FakeDialer
@@ -50,7 +56,19 @@ class AssemblyCase(SynchronousTestCase):
 
     def setUp(self):
         metrics = Metrics([1.0])
-        self.kit = Kit(FakeDialer(MemoryReactor()), metrics, Observers([metrics]), lambda head: LocalResponse(200))
+        reactor = MemoryReactor()
+        self.kit = Kit(
+            reactor=reactor,
+            dialer=FakeDialer(reactor),
+            metrics=metrics,
+            observers=Observers([metrics]),
+            ask=lambda head: LocalResponse(200),
+            outbound=Nowhere(),
+            catalog=find_catalog(),
+            wall_clock=reactor.seconds,
+            in_thread=execute,
+            chance=random.Random(1),
+        )
 
     def assemble(self, text, previous=None):
         return assemble(load(text), previous, self.kit)
@@ -298,7 +316,7 @@ class RuleProblemTests(SynchronousTestCase):
     def test_problems(self):
         """A rule that cannot be read is a problem with its place, its router and the reason."""
         loaded = load_text(TWO_OF_EACH.replace("PathPrefix(`/api`)", "PathPrefox(`/api`)"), "test.hcl", {})
-        checked = check_rules(loaded)
+        checked = check_build(loaded, find_catalog())
         (problem,) = checked.problems
         self.assertIn('router "api"', str(problem))
         self.assertTrue(str(problem).startswith("test.hcl:9:"), str(problem))
@@ -308,4 +326,4 @@ class RuleProblemTests(SynchronousTestCase):
         """A good configuration, and one that could not be parsed at all, are left as they are."""
         for text in (TWO_OF_EACH, "entrypoints {"):
             loaded = load_text(text, "test.hcl", {})
-            self.assertIs(check_rules(loaded), loaded)
+            self.assertIs(check_build(loaded, find_catalog()), loaded)

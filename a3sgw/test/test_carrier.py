@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from a3sgw.config.load import load_text
 from a3sgw.errors import AssemblyError
 from a3sgw.interfaces import ICarrier
+from a3sgw.loading import load_string
 from a3sgw.observe.logsink import MemorySink
 from a3sgw.proxy.test.dialogues import OK, request, response
 from a3sgw.testing import Dialogue
@@ -54,7 +54,7 @@ class CarrierCase(SynchronousTestCase):
         Prepare a configuration; return what came of it: an empty list, or the failure.
         """
         failures = []
-        self.carrier.prepare(load_text(describe(**settings), "test.hcl", {}).valid_config()).addErrback(failures.append)
+        self.carrier.prepare(load_string(describe(**settings), "test.hcl", {}).valid_config()).addErrback(failures.append)
         return failures
 
     def ask(self, client=None, target="/"):
@@ -326,7 +326,7 @@ class PrepareTests(CarrierCase):
         """A port that this gateway itself holds at another address cannot be bound before the swap: that is said."""
         self.begin()
         failures = []
-        config = load_text(describe().replace("127.0.0.1:8080", ":8080"), "test.hcl", {}).valid_config()
+        config = load_string(describe().replace("127.0.0.1:8080", ":8080"), "test.hcl", {}).valid_config()
         self.carrier.prepare(config).addErrback(failures.append)
         self.assertIn('entrypoint "web8080" cannot listen on port 8080: this gateway itself does', failures[0].getErrorMessage())
         self.exchange()

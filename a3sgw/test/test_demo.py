@@ -7,9 +7,8 @@ import json
 from twisted.internet.testing import MemoryReactor, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from a3sgw.assembly import check_rules
-from a3sgw.config.load import load_text
 from a3sgw.demo import ADDRESS, NAMES, invitation, listen_backends, sample_text
+from a3sgw.loading import load_string
 
 
 class SampleTests(SynchronousTestCase):
@@ -21,7 +20,7 @@ class SampleTests(SynchronousTestCase):
         """
         The sample has no problems and no warnings, and listens where it was told to.
         """
-        loaded = check_rules(load_text(sample_text("127.0.0.1:7000", [7001, 7002]), "demo.hcl", {}))
+        loaded = load_string(sample_text("127.0.0.1:7000", [7001, 7002]), "demo.hcl", {})
         self.assertEqual((loaded.problems, loaded.warnings), ((), ()))
         self.assertEqual(loaded.valid_config().entrypoints["web"].address, "127.0.0.1:7000")
 
@@ -29,7 +28,7 @@ class SampleTests(SynchronousTestCase):
         """
         The ports of both backends are in the sample.
         """
-        config = load_text(sample_text(ADDRESS, [7001, 7002]), "demo.hcl", {}).valid_config()
+        config = load_string(sample_text(ADDRESS, [7001, 7002]), "demo.hcl", {}).valid_config()
         urls = [server.url for server in config.services["both"].load_balancer.servers]
         self.assertEqual(urls, ["http://127.0.0.1:7001", "http://127.0.0.1:7002"])
 

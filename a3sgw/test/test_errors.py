@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from a3sgw.errors import AssemblyError, DownstreamError, Outcome, ProtocolError, UpstreamError
 from a3sgw.message import get_field
-from a3sgw.proxy.exchange import refusal
+from a3sgw.refusal import refusal
 
 # The error types of RFC 9209 section 2.3.
 PROXY_STATUS_ERRORS = {
@@ -46,8 +46,17 @@ PROXY_STATUS_ERRORS = {
     "proxy_configuration_error",
     "proxy_loop_detected",
 }
-# Those to which the gateway adds no answer of its own.
-SILENT = {Outcome.COMPLETED, Outcome.DASHBOARD, Outcome.CLIENT_CLOSED, Outcome.CLIENT_STALLED}
+# Those to which the gateway adds no answer of its own, or a middleware brings one.
+SILENT = {
+    Outcome.COMPLETED,
+    Outcome.DASHBOARD,
+    Outcome.CLIENT_CLOSED,
+    Outcome.CLIENT_STALLED,
+    Outcome.ANSWERED,
+    Outcome.REDIRECTED,
+    Outcome.PREFLIGHT,
+    Outcome.AUTH_SERVICE_DENIED,
+}
 
 
 class OutcomeTests(SynchronousTestCase):

@@ -9,7 +9,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from a3sgw.config.decode import Positions
 from a3sgw.config.load import Loaded
 from a3sgw.config.model import (
-    ApiKeyConfig,
     DiscoveryProviderConfig,
     DnsProviderConfig,
     DockerProviderConfig,
@@ -28,6 +27,7 @@ from a3sgw.config.model import (
     ServiceConfig,
 )
 from a3sgw.config.tree import Position, Problem
+from a3sgw.middleware.api_key import ApiKeyConfig
 from a3sgw.summary import as_json, complaints, report
 
 

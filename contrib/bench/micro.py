@@ -123,7 +123,7 @@ def _records(metrics: Any) -> Iterator[Any]:
     chance = random.Random(1)
     backend = Backend("shop", "http://127.0.0.1:9001", None, 1)  # type: ignore[arg-type]
     backend.series = metrics.backend_series("shop", backend.url)
-    route = SimpleNamespace(name="shop", service_name="shop", series=metrics.route_series("shop", "shop"))
+    route = SimpleNamespace(name="shop", service_name="shop", series=metrics.route_series("shop", "shop"), chain=None)
     entrypoint = SimpleNamespace(name="web", series=metrics.entrypoint_series("web"))
     for number in range(INPUTS):
         head = _request_head("bench.test", f"/shop/item/{number}?page=1")
@@ -133,6 +133,7 @@ def _records(metrics: Any) -> Iterator[Any]:
         record.head, record.route, record.backend, record.entrypoint = head, route, backend, entrypoint
         record.peer, record.protocol, record.scheme = b"127.0.0.1", b"HTTP/1.1", b"http"
         record.status = record.upstream_status = 200
+        record.passed, record.answered_by = 0, None
         record.attempts, record.bytes_received, record.bytes_sent = 1, 0, len(SMALL_BODY)
         record.started = number * 0.001
         record.leased = record.started + 0.0001

@@ -6,7 +6,9 @@ from a3sgw.config.check import check, unsupported
 from a3sgw.config.decode import decode
 from a3sgw.config.hcl import parse
 from a3sgw.config.load import load_text
+from a3sgw.middleware.catalog import BUILT_IN, Catalog
 
+MIDDLEWARE_TYPES = Catalog.of(BUILT_IN).config_classes
 ENTRYPOINT = 'entrypoints "web" { address = ":8080" }\n'
 
 
@@ -19,11 +21,11 @@ def load(text, environ=None, **options):
     Load `text`, called `gw.hcl`, leaving out what this version does not run unless asked to.
     """
     options.setdefault("include_unsupported", False)
-    return load_text(text, "gw.hcl", environ or {}, no_files, **options)
+    return load_text(text, "gw.hcl", environ or {}, no_files, middleware_types=MIDDLEWARE_TYPES, **options)
 
 
 def decoded(text, environ=None):
-    return decode(parse(text, "gw.hcl", environ=environ or {}))
+    return decode(parse(text, "gw.hcl", environ=environ or {}), middleware_types=MIDDLEWARE_TYPES)
 
 
 def valid(text, environ=None):

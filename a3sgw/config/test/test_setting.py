@@ -10,10 +10,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from a3sgw.config import model
 from a3sgw.config.setting import REQUIRED, ListKind, MapKind, NamedKind, ObjectKind, ObjectListKind, ScalarKind, settings_of
+from a3sgw.config.test.loading import MIDDLEWARE_TYPES
 from a3sgw.config.values import FrozenMap
 
 CLASSES = [
-    found for name, found in sorted(vars(model).items()) if inspect.isclass(found) and name.endswith("Config") and attrs.has(found)
+    *(found for name, found in sorted(vars(model).items()) if inspect.isclass(found) and name.endswith("Config") and attrs.has(found)),
+    *MIDDLEWARE_TYPES.values(),
 ]
 
 
@@ -36,7 +38,7 @@ class DeclarationTests(SynchronousTestCase):
                     if isinstance(declared.kind, (ObjectKind, ObjectListKind)):
                         waiting.append(declared.kind.cls)
                     elif isinstance(declared.kind, NamedKind):
-                        waiting.extend(declared.kind.classes())
+                        waiting.extend(MIDDLEWARE_TYPES.values() if declared.kind.is_typed else [declared.kind.cls])
         self.assertEqual(found, set(CLASSES))
         self.assertGreater(len(found), 45)
 
@@ -88,7 +90,7 @@ class DeclarationTests(SynchronousTestCase):
             for declared in settings_of(cls):
                 if declared.key.endswith(words):
                     self.assertTrue(declared.kind.is_secret, f"{cls.__name__}.{declared.key}")
-        self.assertTrue(next(each for each in settings_of(model.JwtConfig) if each.key == "value").kind.is_secret)
+        self.assertTrue(next(each for each in settings_of(MIDDLEWARE_TYPES["jwt"]) if each.key == "value").kind.is_secret)
 
 
 class HandMadeTests(SynchronousTestCase):

@@ -50,6 +50,7 @@ def entrypoint(name="web"):
         admin=None,
         observers=Observers(()),
         series=None,
+        later=None,
     )
 
 

@@ -32,6 +32,7 @@ class Route:
     name: str
     service_name: str
     series: Any = None
+    chain: Any = None
 
 
 @attrs.define
@@ -72,6 +73,8 @@ def make_record(**slots: Any) -> Record:
     record.route = None
     record.backend = None
     record.attempts = 0
+    record.passed = 0
+    record.answered_by = None
     record.status = 200
     record.upstream_status = 0
     record.bytes_received = 0

@@ -21,6 +21,7 @@ GAUGES: Gauges = {
         {"service": "carts", "url": "http://b", "up": False, "active": 0, "idle": 0, "leased": 0},
         {"service": "carts", "url": "http://a", "up": True, "active": 2, "idle": 4, "leased": 1},
     ],
+    "middlewares": [],
     "accepted": {"public": 9},
     "refused": [["public", "limit", 2], ["public", "address", 1]],
     "retries": {"carts": 5},
@@ -185,7 +186,15 @@ class RenderTests(SynchronousTestCase):
         """
         Without routers, services and backends their families are left out, and a page is still a page.
         """
-        empty: Gauges = {"active_connections": 0, "backends": [], "accepted": {}, "refused": [], "retries": {}, "access_log_dropped": 0}
+        empty: Gauges = {
+            "active_connections": 0,
+            "backends": [],
+            "middlewares": [],
+            "accepted": {},
+            "refused": [],
+            "retries": {},
+            "access_log_dropped": 0,
+        }
         page = render(Metrics((1.0,)).snapshot(empty), {"version": "1", "reloads": {}, "last_reload": None})
         names = {name for name, _ in samples_of(page)}
         self.assertIn("gateway_requests_total", names)

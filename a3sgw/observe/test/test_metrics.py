@@ -17,7 +17,15 @@ from a3sgw.observe.metrics import Metrics
 from a3sgw.observe.snapshot import Gauges
 from a3sgw.observe.test.records import Backend, Entrypoint, Route, make_head, make_record
 
-GAUGES: Gauges = {"active_connections": 0, "backends": [], "accepted": {}, "refused": [], "retries": {}, "access_log_dropped": 0}
+GAUGES: Gauges = {
+    "active_connections": 0,
+    "backends": [],
+    "middlewares": [],
+    "accepted": {},
+    "refused": [],
+    "retries": {},
+    "access_log_dropped": 0,
+}
 
 
 def rows_of(metrics):

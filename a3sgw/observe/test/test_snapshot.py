@@ -23,7 +23,15 @@ def make_snapshot(statuses, buckets=(0.1, 1.0), **gauges):
     backend = Backend("http://a", metrics.backend_series("carts", "http://a"))
     for status in statuses:
         metrics.exchange_ended(make_record(route=route, backend=backend, status=status, bytes_sent=10, outcome=Outcome.COMPLETED))
-    everything: Any = {"active_connections": 0, "backends": [], "accepted": {}, "refused": [], "retries": {}, "access_log_dropped": 0}
+    everything: Any = {
+        "active_connections": 0,
+        "backends": [],
+        "middlewares": [],
+        "accepted": {},
+        "refused": [],
+        "retries": {},
+        "access_log_dropped": 0,
+    }
     everything.update(gauges)
     return metrics.snapshot(everything)
 
@@ -88,6 +96,7 @@ class MergeSnapshotsTests(SynchronousTestCase):
             {
                 "active_connections": 5,
                 "backends": [make_backend(up=True, active=11, idle=22, leased=33), make_backend(url="http://b")],
+                "middlewares": [],
                 "accepted": {"public": 6, "private": 1},
                 "refused": [["public", "limit", 2], ["public", "address", 1]],
                 "retries": {"carts": 3},

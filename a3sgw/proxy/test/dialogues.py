@@ -2,6 +2,8 @@
 What the dialogues of this room have in common.
 """
 
+from collections.abc import Sequence
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from a3sgw.testing import Dialogue
@@ -12,9 +14,11 @@ entrypoints "web" {{
   {entrypoint}
 }}
 routers "app" {{
-  rule    = "PathPrefix(`/`)"
-  service = "app"
+  rule        = "PathPrefix(`/`)"
+  service     = "app"
+  middlewares = [{listed}]
 }}
+{middlewares}
 services "app" {{
   load_balancer {{
     servers = [{servers}]
@@ -24,12 +28,24 @@ services "app" {{
 """
 
 
-def config(*, entrypoint: str = "", service: str = "", servers: int = 1) -> str:
+def config(
+    *, entrypoint: str = "", service: str = "", servers: int = 1, middlewares: Sequence[str] = (), more: str = ""
+) -> str:
     """
     Return a configuration with one catch-all router to `servers` servers.
+
+    `middlewares` are the attributes of middlewares called `m1`, `m2` and so on, which the router lists; `more` are further blocks.
     """
-    listed = ", ".join(f'{{ url = "http://192.0.2.{number}" }}' for number in range(1, servers + 1))
-    return CONFIG.format(entrypoint=entrypoint, service=service, servers=listed)
+    urls = ", ".join(f'{{ url = "http://192.0.2.{number}" }}' for number in range(1, servers + 1))
+    names = [f"m{number}" for number in range(1, len(middlewares) + 1)]
+    blocks = "\n".join(f'middlewares "{name}" {{\n{body}\n}}' for name, body in zip(names, middlewares, strict=True))
+    return CONFIG.format(
+        entrypoint=entrypoint,
+        service=service,
+        servers=urls,
+        listed=", ".join(f'"{name}"' for name in names),
+        middlewares=f"{blocks}\n{more}",
+    )
 
 
 def request(method: str = "GET", target: str = "/", *lines: str, body: bytes = b"") -> bytes:
@@ -54,8 +70,8 @@ class DialogueCase(SynchronousTestCase):
     A test case with one dialogue, which must be clean in the end.
     """
 
-    def converse(self, *, answers_dials: bool = True, **settings):
-        self.dialogue = Dialogue(config(**settings), answers_dials=answers_dials)
+    def converse(self, *, answers_dials: bool = True, catalog=None, **settings):
+        self.dialogue = Dialogue(config(**settings), answers_dials=answers_dials, catalog=catalog)
         self.client = self.dialogue.connect()
         self.say = self.dialogue.say
         self.hear = self.dialogue.hear

@@ -7,7 +7,6 @@ from zope.interface.verify import verifyObject
 from a3sgw.errors import Outcome
 from a3sgw.interfaces import IUpstream
 from a3sgw.message import RequestHead
-from a3sgw.proxy.forwarding import Forwarding
 from a3sgw.proxy.http1_client import Http1Client
 from a3sgw.proxy.test.dialogues import OK, DialogueCase, request, response
 from a3sgw.proxy.test.leases import PoolCase
@@ -67,7 +66,10 @@ class FailingExchange:
         self.fails_in = fails_in
         self.service = _Service()
         self.head = RequestHead(b"GET", b"/")
-        self.forwarding = Forwarding(b"192.0.2.1", b"\xc0\0\2\1", b"192.0.2.1", b"http", b"80")
+        self.response_header_timeout = 30.0
+
+    def request_lines(self, address):
+        return [b"GET / HTTP/1.1\r\nHost: %b" % address.authority]
 
     def _hear(self, name):
         self.told.append(name)

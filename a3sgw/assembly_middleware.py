@@ -1,0 +1,94 @@
+"""
+The middlewares of a generation: who has which, and which of the previous generation's live on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from a3sgw.assembly_parts import Kit, Parts
+from a3sgw.config.check import written_out
+from a3sgw.config.kinds import FILE
+from a3sgw.config.model import GatewayConfig
+from a3sgw.config.setting import settings_of
+from a3sgw.middleware.chain import Chain, Link
+from a3sgw.middleware.surroundings import Surroundings
+from a3sgw.service.service import Service
+
+__all__ = ["Middlewares"]
+
+
+class Middlewares:
+    """
+    The middlewares of a generation in the making.
+
+    Each router and each entrypoint has one of its own, kept under its configuration, the content of the files named there, and the services
+    it asks.
+    """
+
+    def __init__(self, config: GatewayConfig, services: Mapping[str, Service], parts: Parts, kit: Kit) -> None:
+        self._config = config
+        self._services = services
+        self._parts = parts
+        self._kit = kit
+
+    def links(self, noun: str, owner: str, names: Iterable[str]) -> list[Link]:
+        """
+        Return the links for what the `noun` ("router" or "entrypoint") called `owner` lists, chains written out.
+        """
+        found = []
+        for name in written_out(names, self._config.middlewares):
+            config = self._config.middlewares[name]
+            services = tuple(self._services[service] for service in _services_of(config))
+            key = ("middleware", config, noun, owner, _digest_of_files(config), services)
+            middleware = self._parts.take(key, partial(self._build, config, f'{noun} "{owner}"'))
+            found.append(Link(name, config.type, middleware, self._kit.metrics.middleware_series(name)))
+        return found
+
+    def chain(self, links: Sequence[Link]) -> Chain | None:
+        """
+        Return the chain of `links`, the same one for the same ones.
+        """
+        if not links:
+            return None
+        # Middlewares may be unhashable, but the parts keep them alive, so their identity is theirs alone.
+        key = ("chain", tuple((link.name, id(link.middleware), id(link.series)) for link in links))
+        return self._parts.take(key, lambda: Chain(links))
+
+    def _build(self, config: Any, owner: str) -> Any:
+        kit = self._kit
+        surroundings = Surroundings(
+            owner=owner,
+            seconds=kit.dialer.deadlines.seconds,
+            wall_clock=kit.wall_clock,
+            reactor=kit.reactor,
+            outbound=kit.outbound,
+            destination_of=lambda name: kit.outbound.open_service(self._services[name]),
+            in_thread=kit.in_thread,
+            chance=kit.chance,
+        )
+        return kit.catalog.factories[config.type].build(config, surroundings)
+
+
+def _services_of(config: Any) -> list[str]:
+    named = [getattr(config, key) for key, noun in getattr(config, "names", {}).items() if noun == "service"]
+    return [name for name in named if name is not None]
+
+
+def _digest_of_files(config: Any) -> bytes:
+    """
+    Return a digest of every file that `config` names, so that a reload takes up what changed in them.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for declared in settings_of(config.__class__):
+        path = getattr(config, declared.attribute)
+        if declared.kind is FILE and path is not None:
+            try:
+                with open(path, "rb") as stream:
+                    digest.update(b"\1" + hashlib.blake2b(stream.read()).digest())
+            except OSError:
+                digest.update(b"\0")
+    return digest.digest()

@@ -1,0 +1,66 @@
+"""
+What parts of a generation are built with, and how those of the previous one are taken over.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeVar
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from a3sgw.interfaces import IOutbound
+from a3sgw.message import LocalResponse, RequestHead
+from a3sgw.middleware.catalog import Catalog
+from a3sgw.net.connect import Dialer
+from a3sgw.observe.metrics import Metrics
+from a3sgw.proxy.entrypoint import Observers
+
+__all__ = ["Kit", "Parts"]
+
+T = TypeVar("T")
+
+
+@attrs.frozen(slots=True, eq=False)
+class Kit:
+    """
+    What parts are built with; the same for all generations of one carrier.
+
+    `ask` answers requests to the gateway's own API, `in_thread` calls a slow function elsewhere, `outbound` sends requests of the gateway's
+    own. `reactor` is for timed calls.
+    """
+
+    reactor: Any
+    dialer: Dialer
+    metrics: Metrics
+    observers: Observers
+    ask: Callable[[RequestHead], LocalResponse | Deferred[LocalResponse]]
+    outbound: IOutbound
+    catalog: Catalog
+    wall_clock: Callable[[], float]
+    in_thread: Callable[..., Deferred[Any]]
+    chance: random.Random
+
+
+class Parts:
+    """
+    The runtime objects of a generation in the making; those of the previous one are taken over by key.
+    """
+
+    def __init__(self, previous: Mapping[Hashable, Any]) -> None:
+        self._previous = previous
+        self.made: dict[Hashable, Any] = {}
+
+    def take(self, key: Hashable, make: Callable[[], T]) -> T:
+        """
+        Return the part for `key`: that of this generation, or of the previous one, or a new one.
+        """
+        part = self.made.get(key)
+        if part is None:
+            part = self._previous.get(key)
+            if part is None:
+                part = make()
+            self.made[key] = part
+        return part

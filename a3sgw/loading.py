@@ -1,0 +1,119 @@
+"""
+From a file or a text to a configuration that has been checked in every way that needs no running gateway.
+
+`config.load` checks what a configuration says; here its rules are read and its middlewares built as well, which takes rooms above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from a3sgw.config.check import written_out
+from a3sgw.config.decode import source_order
+from a3sgw.config.finding import Findings
+from a3sgw.config.load import Loaded, load_file, load_text
+from a3sgw.config.model import GatewayConfig, RouterConfig
+from a3sgw.config.tree import Position, Problem
+from a3sgw.config.wording import item_path, quote
+from a3sgw.errors import MiddlewareError
+from a3sgw.interfaces import IConnectionGate
+from a3sgw.middleware.catalog import Catalog, find_catalog
+from a3sgw.middleware.surroundings import still_surroundings
+from a3sgw.route.rule import RuleError, parse_rule
+
+__all__ = ["Loaded", "check_build", "load", "load_string", "middleware_problems", "rule_problems"]
+
+
+def rule_problems(config: GatewayConfig, positions: Mapping[str, Position]) -> list[Problem]:
+    """
+    Return a problem for each rule that cannot be read or does not fit its entrypoints.
+    """
+    findings = Findings(positions)
+    for name, router in config.routers.items():
+        path = f"{item_path('routers', name)}.rule"
+        error = _rule_error(config, router)
+        if error is not None:
+            findings.report(path, f"router {quote(name)} has the rule {findings.show(path, router.rule)}: {error}")
+    return findings.problems
+
+
+def _rule_error(config: GatewayConfig, router: RouterConfig) -> ValueError | None:
+    served = [entrypoint for name, entrypoint in config.entrypoints.items() if not router.entrypoints or name in router.entrypoints]
+    protocols = {entrypoint.protocol for entrypoint in served}
+    if router.entrypoints and len(protocols) > 1:
+        return ValueError(f"its entrypoints speak {' and '.join(sorted(protocols))}, but a rule is for one protocol; split the router")
+    error = None
+    # Without entrypoints of its own, a router serves those whose protocol its rule is for.
+    for kind in ("http", "tcp") if "http" in protocols or not protocols else ("tcp",):
+        if kind == "http" or "tcp" in protocols:
+            try:
+                parse_rule(router.rule, "http" if kind == "http" else "tcp")
+            except RuleError as failure:
+                error = error or failure
+            else:
+                return None
+    return error
+
+
+def middleware_problems(config: GatewayConfig, positions: Mapping[str, Position], catalog: Catalog) -> list[Problem]:
+    """
+    Return a problem for each middleware that cannot be built, or that stands where it has nothing to do.
+    """
+    findings = Findings(positions)
+    gates = set()
+    for name, middleware in config.middlewares.items():
+        path = item_path("middlewares", name)
+        try:
+            built = catalog.factories[middleware.type].build(middleware, still_surroundings(f'middleware "{name}"'))
+        except MiddlewareError as error:
+            place = f"{path}.{error.attribute}" if error.attribute else path
+            findings.report(place, f"{place} {error.reason}")
+        except Exception as error:
+            # A plugin, most likely.
+            reason = f"{type(error).__name__}: {error}"
+            findings.report(path, f"middleware {quote(name)} of type {quote(middleware.type)} cannot be built: {reason}")
+        else:
+            if IConnectionGate.providedBy(built):
+                gates.add(name)
+    for name, router in config.routers.items():
+        for each in written_out(router.middlewares, config.middlewares) if gates else ():
+            if each in gates:
+                kind = quote(config.middlewares[each].type)
+                message = f"router {quote(name)} lists {quote(each)}, but {kind} decides about connections; list it on an entrypoint"
+                findings.report(f"{item_path('routers', name)}.middlewares", message)
+    return findings.problems
+
+
+def load(path: str, environ: Mapping[str, str], catalog: Catalog | None = None) -> Loaded:
+    """
+    Read the configuration file at `path` and find every fault that can be found without running it. Never raises for bad input.
+
+    `catalog` are the types of middlewares there are; without it, all that are installed.
+    """
+    catalog = catalog or find_catalog()
+    return check_build(load_file(path, environ, middleware_types=catalog.config_classes), catalog)
+
+
+def load_string(text: str, source: str, environ: Mapping[str, str], catalog: Catalog | None = None) -> Loaded:
+    """
+    Like `load`, for a text, which problems call `source`.
+    """
+    catalog = catalog or find_catalog()
+    return check_build(load_text(text, source, environ, middleware_types=catalog.config_classes), catalog)
+
+
+def check_build(loaded: Loaded, catalog: Catalog) -> Loaded:
+    """
+    Return `loaded` with the problems of its rules and its middlewares added.
+    """
+    if loaded.config is None:
+        return loaded
+    found = rule_problems(loaded.config, loaded.positions)
+    if not loaded.problems:
+        # They lean on what the other checks make sure of.
+        found += middleware_problems(loaded.config, loaded.positions, catalog)
+    if not found:
+        return loaded
+    return attrs.evolve(loaded, problems=tuple(sorted([*loaded.problems, *found], key=source_order)))
