@@ -211,7 +211,7 @@ class RequestTests(PassageCase):
 
     def test_client_leaves_while_waiting(self):
         """A client that leaves cancels what its request waits for, and a middleware that had not let it pass hears no end."""
-        one, two = self.pass_probes(2)
+        _one, two = self.pass_probes(2)
         two.request = waiting = Deferred()
         self.say(self.client, request())
         self.client.close()
@@ -222,7 +222,7 @@ class RequestTests(PassageCase):
 
     def test_bug(self):
         """A hook with a bug costs its request 500, is reported with its name, and the connection serves the next one."""
-        one, two = self.pass_probes(2)
+        _one, two = self.pass_probes(2)
         two.request = breaks
         self.say(self.client, request())
         self.assert_refused(500, "internal-error")
@@ -252,7 +252,7 @@ class BodyTests(PassageCase):
 
     def test_pieces(self):
         """Each piece of a request's body is shown before it is sent."""
-        (probe,) = self.pass_probes()
+        (_probe,) = self.pass_probes()
         backend = self.ask(request("POST", "/", "Content-Length: 4", body=b"ab"))
         self.say(self.client, b"cd")
         self.assertEqual(self.told("body"), [("m1", "body", b"ab", False), ("m1", "body", b"cd", True)])
@@ -374,7 +374,7 @@ class ResponseTests(PassageCase):
 
     def test_in_its_place(self):
         """A hook may put another response in the place of one that is still coming; those further out see the new one."""
-        one, two = self.pass_probes(2)
+        _one, two = self.pass_probes(2)
         two.response = LocalResponse(203, [make_field(b"X-Mine", b"1")], b"mine")
         backend = self.ask()
         self.hear(backend)
@@ -448,7 +448,7 @@ class ResponseTests(PassageCase):
 
     def test_bug(self):
         """A response hook with a bug is answered 500, once."""
-        one, two = self.pass_probes(2)
+        _one, two = self.pass_probes(2)
         two.response = breaks
         self.ask()
         heard = self.answer()
@@ -459,7 +459,7 @@ class ResponseTests(PassageCase):
 
     def test_bug_at_the_end(self):
         """A completion hook with a bug is reported and harms nobody."""
-        one, two = self.pass_probes(2)
+        one, _two = self.pass_probes(2)
         one.complete = breaks
         self.ask()
         self.assertTrue(self.answer().endswith(b"ok"))
@@ -474,7 +474,7 @@ class AttemptTests(PassageCase):
 
     def test_no_opinion(self):
         """Without anybody who wants another attempt there is none, and everybody has been asked."""
-        one, two = self.pass_probes(2)
+        _one, _two = self.pass_probes(2)
         self.ask()
         heard = self.answer(response("503 No", "Content-Length: 0"))
         self.assertTrue(heard.startswith(b"HTTP/1.1 503 No\r\n"), heard)
