@@ -202,9 +202,7 @@ class Door:
         """
         self.connections.discard(connection)
         if self._let_in:
-            hooks, packed = self._let_in.pop(connection, ((), b""))
-            for hook in hooks:
-                hook.connection_ended(packed)
+            self._tell_ended(*self._let_in.pop(connection, ((), b"")))
         if self.is_draining and not self.connections and self.idle is not None:
             self.idle()
 
@@ -268,33 +266,57 @@ class Door:
         elif gates.hooks and (outcome := self._ask_hooks(gates.hooks, packed)) is not None:
             self._turn_away(sock, outcome)
         else:
-            sock.setblocking(False)
-            prepare_tcp(sock)
-            stream = Stream(sock, self._reactor, self._flushes, self._deadlines)
-            connection = Http1Server(stream, self, text.encode("ascii"), packed, b"http", self._local_port)
-            stream.receiver = connection
-            self.connections.add(connection)
-            if gates.hooks:
-                self._let_in[connection] = (gates.hooks, packed)
+            try:
+                stream = self._begin_connection(sock, text, packed, gates.hooks)
+            except Exception:
+                # Whoever has counted this connection must not count it for ever.
+                self._tell_ended(gates.hooks, packed)
+                raise
             stream.start()
+
+    def _begin_connection(self, sock: socket.socket, text: str, packed: bytes, hooks: tuple[IConnectionGate, ...]) -> Stream:
+        sock.setblocking(False)
+        prepare_tcp(sock)
+        stream = Stream(sock, self._reactor, self._flushes, self._deadlines)
+        connection = Http1Server(stream, self, text.encode("ascii"), packed, b"http", self._local_port)
+        stream.receiver = connection
+        self.connections.add(connection)
+        if hooks:
+            self._let_in[connection] = (hooks, packed)
+        return stream
 
     def _ask_hooks(self, hooks: tuple[IConnectionGate, ...], packed: bytes) -> Outcome | None:
         """
         Return why one of the middlewares does not let a connection in, or `None`.
         """
         for number, hook in enumerate(hooks):
-            outcome = hook.admit(packed)
+            try:
+                outcome = hook.admit(packed)
+            except Exception:
+                # Who fails to judge has let nobody in.
+                self._log.failure("bug in {hook!r}", hook=hook)
+                outcome = Outcome.INTERNAL_ERROR
             if outcome is not None:
-                for admitting in hooks[:number]:
-                    admitting.connection_ended(packed)
+                self._tell_ended(hooks[:number], packed)
                 return outcome
         return None
+
+    def _tell_ended(self, hooks: tuple[IConnectionGate, ...], packed: bytes) -> None:
+        """
+        Tell middlewares that a connection which they let in is gone.
+        """
+        for hook in hooks:
+            try:
+                hook.connection_ended(packed)
+            except Exception:
+                self._log.failure("bug in {hook!r}", hook=hook)
 
     def _turn_away(self, sock: socket.socket, outcome: Outcome) -> None:
         self._tally.count_refused(self.entrypoint.name, outcome)
         sock.setblocking(False)
         try:
-            sock.send(_GOODBYES[outcome.word])
+            # A plugin may give an outcome that has no answer.
+            sock.send(_GOODBYES.get(outcome.word, b""))
             sock.shutdown(socket.SHUT_WR)
         except OSError:
             pass

@@ -7,9 +7,12 @@ import socket
 
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
 
 from a3sgw.address import AddressSet
-from a3sgw.errors import AssemblyError
+from a3sgw.errors import AssemblyError, Outcome
+from a3sgw.interfaces import IConnectionGate
 from a3sgw.listen.door import Door, DoorTally, Gates, bind
 from a3sgw.net.deadline import Deadlines
 from a3sgw.proxy.entrypoint import Entrypoint, EntrypointTimeouts, Observers
@@ -199,6 +202,156 @@ class GateTests(DoorCase):
             self.arrive()
         self.reactor.settle()
         self.assertEqual(len(door.connections), 300)
+
+
+@implementer(IConnectionGate)
+class Gate:
+    """
+    A middleware that answers `outcome`, or raises it, and keeps count of who is inside.
+    """
+
+    def __init__(self, outcome=None):
+        self.outcome = outcome
+        self.inside = []
+
+    def admit(self, peer_packed):
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        if self.outcome is None:
+            self.inside.append(peer_packed)
+        return self.outcome
+
+    def connection_ended(self, peer_packed):
+        self.inside.remove(peer_packed)
+
+
+class ForgetfulGate(Gate):
+    """
+    A middleware that fails when it is told of an end.
+    """
+
+    def connection_ended(self, peer_packed):
+        raise ValueError("forgotten")
+
+
+class HookTests(DoorCase):
+    """
+    Middlewares that decide about connections hear of each end exactly once.
+    """
+
+    PEER = b"\xc0\x00\x02\x01"
+
+    def test_interface(self):
+        """The fake is what it stands for."""
+        verifyObject(IConnectionGate, Gate())
+
+    def test_admitted(self):
+        """Who is let in by all of them comes in, and all of them hear of the end."""
+        one, other = Gate(), Gate()
+        self.make(hooks=(one, other))
+        client = self.connect()
+        self.connect("2001:db8::1")
+        self.assert_admitted(client)
+        self.assertEqual([len(one.inside), len(other.inside)], [2, 2])
+        client.close()
+        self.reactor.settle()
+        self.assertEqual((len(one.inside), other.inside), (1, one.inside))
+        self.door.abort()
+        self.assertEqual((one.inside, other.inside), ([], []))
+
+    def test_turned_away(self):
+        """Whoever is turned away by one is out for all, is told why, and is counted."""
+        for outcome, status in ((Outcome.ADDRESS_REFUSED, 403), (Outcome.CONNECTION_LIMIT, 503)):
+            one, last = Gate(), Gate()
+            self.make(hooks=(one, Gate(outcome), last))
+            self.assert_turned_away(self.connect(), status, outcome.word)
+            self.assertEqual((one.inside, last.inside, self.tally.refused), ([], [], {("web", outcome.word): 1}))
+
+    def test_own_gates_first(self):
+        """Whom the entrypoint itself turns away no middleware is asked about."""
+        gate = Gate()
+        self.make(hooks=(gate,), max_connections=1)
+        self.connect()
+        self.assert_turned_away(self.connect(), 503, "connection-limit")
+        self.assertEqual(gate.inside, [self.PEER])
+
+    def test_gates_change(self):
+        """Who let a connection in hears of its end, though a reload has put others in its place, who do not."""
+        old, new = Gate(), Gate()
+        door = self.make(hooks=(old,))
+        client = self.connect()
+        door.gates = Gates(hooks=(new,))
+        other = self.connect()
+        client.close()
+        self.reactor.settle()
+        self.assertEqual((old.inside, new.inside), ([], [self.PEER]))
+        other.close()
+        self.reactor.settle()
+        self.assertEqual(new.inside, [])
+
+    def test_gates_come_and_go(self):
+        """Connections from before there was a middleware end without it, and those it let in end with it when it is configured no more."""
+        gate = Gate()
+        door = self.make()
+        early = self.connect()
+        door.gates = Gates(hooks=(gate,))
+        late = self.connect()
+        door.gates = Gates()
+        early.close()
+        self.reactor.settle()
+        self.assertEqual(gate.inside, [self.PEER])
+        late.close()
+        self.reactor.settle()
+        self.assertEqual(gate.inside, [])
+
+    def test_drained(self):
+        """A door that drains tells them of the ends too."""
+        gate = Gate()
+        door = self.make(hooks=(gate,))
+        self.connect()
+        door.drain()
+        self.assertEqual((gate.inside, len(door.connections)), ([], 0))
+
+    def test_a_gate_fails(self):
+        """A middleware that fails lets nobody in, the others do not count the connection, and the next one is judged anew."""
+        one, broken = Gate(), Gate(ValueError("broken"))
+        self.make(hooks=(one, broken))
+        self.assert_turned_away(self.connect(), 500, "internal-error")
+        self.assertEqual(one.inside, [])
+        broken.outcome = None
+        self.assert_admitted(self.connect())
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_a_gate_fails_at_the_end(self):
+        """A middleware that fails when it is told of an end keeps nobody else from hearing of it."""
+        gate = Gate()
+        door = self.make(hooks=(ForgetfulGate(), gate))
+        told = []
+        door.idle = lambda: told.append(True)
+        self.connect()
+        door.drain()
+        self.assertEqual((gate.inside, told), ([], [True]))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_an_outcome_without_an_answer(self):
+        """An outcome that comes without an answer ends the connection without one."""
+        self.make(hooks=(Gate(Outcome.ANSWERED),))
+        client = self.connect()
+        self.assertEqual((client.take(), client.has_ended), (b"", True))
+        self.assertEqual(self.tally.refused, {("web", "answered"): 1})
+
+    def test_connection_that_cannot_be_taken(self):
+        """A connection that fails after it was let in is not counted for ever."""
+        gate = Gate()
+        self.make(hooks=(gate,))
+        strange = self.arrive()
+        strange.peer.setsockopt = self.fail_to_set
+        self.reactor.settle()
+        self.assertEqual((gate.inside, strange.has_ended), ([], True))
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def fail_to_set(self, *arguments):
+        raise OSError(errno.EINVAL, "invalid")
 
 
 class AcceptTests(DoorCase):
