@@ -571,8 +571,9 @@ def middleware_contract(factory: Any, attributes: str = "") -> type[SynchronousT
     """
     catalog = Catalog.of([factory, *(other for other in find_catalog().factories.values() if other.type_name != factory.type_name)])
     text = (
-        'entrypoints "web" {\n  address = "127.0.0.1:8080"\n}\n'
-        'routers "app" {\n  rule = "PathPrefix(`/`)"\n  service = "app"\n  middlewares = ["it"]\n}\n'
+        # Where those that decide about requests and those that decide about connections may both stand.
+        'entrypoints "web" {\n  address = "127.0.0.1:8080"\n  middlewares = ["it"]\n}\n'
+        'routers "app" {\n  rule = "PathPrefix(`/`)"\n  service = "app"\n}\n'
         f'middlewares "it" {{\n  type = "{factory.type_name}"\n{attributes}\n}}\n'
         'services "app" {\n  load_balancer {\n    servers = [{ url = "http://192.0.2.1" }]\n  }\n}\n'
     )
