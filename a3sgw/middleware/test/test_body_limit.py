@@ -7,9 +7,12 @@ import json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
 
+from a3sgw.interfaces import IRequestBodyHook, IRequestHook
 from a3sgw.loading import load_string
 from a3sgw.middleware import body_limit
+from a3sgw.middleware.surroundings import still_surroundings
 from a3sgw.middleware.test.dialogues import OK, MiddlewareCase, request, response
 from a3sgw.proxy.test.dialogues import config
 from a3sgw.testing import Dialogue, middleware_contract
@@ -28,6 +31,12 @@ class BodyLimitContract(middleware_contract(body_limit.factory, "max_body_bytes 
     """
     `body-limit` is a middleware.
     """
+
+    def test_phases(self):
+        """It looks at heads and at bodies."""
+        built = body_limit.BodyLimit(self.config(), still_surroundings("x"))
+        verifyObject(IRequestHook, built)
+        verifyObject(IRequestBodyHook, built)
 
 
 class DeclaredTests(MiddlewareCase):

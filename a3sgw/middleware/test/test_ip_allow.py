@@ -5,9 +5,12 @@ Tests of `ip-allow`.
 import json
 
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
 
+from a3sgw.interfaces import IRequestHook
 from a3sgw.loading import load_string
 from a3sgw.middleware import ip_allow
+from a3sgw.middleware.surroundings import still_surroundings
 from a3sgw.middleware.test.dialogues import OK, MiddlewareCase, request
 from a3sgw.proxy.test.dialogues import config
 from a3sgw.testing import middleware_contract
@@ -20,6 +23,10 @@ class IpAllowContract(middleware_contract(ip_allow.factory, 'allowed_ips = ["192
     """
     `ip-allow` is a middleware.
     """
+
+    def test_phases(self):
+        """It looks at heads."""
+        verifyObject(IRequestHook, ip_allow.IpAllow(self.config(), still_surroundings("x")))
 
 
 class IpAllowCase(MiddlewareCase):
