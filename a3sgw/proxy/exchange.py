@@ -13,10 +13,8 @@ Hot path: see docs/hot-path.md.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import count
 from time import monotonic
 from typing import Any, Final
 
@@ -36,6 +34,7 @@ from a3sgw.refusal import refusal
 from a3sgw.service.backend import Backend, BackendAddress
 from a3sgw.service.service import Service
 from a3sgw.wire.http1 import status_line
+from a3sgw.wire.request_id import new_request_id
 
 __all__ = ["Exchange", "new_request_id"]
 
@@ -43,15 +42,6 @@ IDEMPOTENT: Final = frozenset([b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"
 """The methods of RFC 9110 section 9.2.2: sending one twice does what sending it once does."""
 
 _WAITING_BYTES: Final = 65536
-_RUN: Final = os.urandom(6).hex().encode()
-_next_number = count(1).__next__
-
-
-def new_request_id() -> bytes:
-    """
-    Return an identifier that no other request has: random digits for this process, then a number.
-    """
-    return b"%b%010x" % (_RUN, _next_number())
 
 
 class Exchange(Record):
