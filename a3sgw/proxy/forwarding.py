@@ -26,6 +26,8 @@ _SERVER_NAME: Final = re.sub(rb"[^A-Za-z0-9.-]", b"-", socket.gethostname().enco
 _PARAMETER: Final = re.compile(rb'([!#$%&\'*+.^_`|~0-9A-Za-z-]+)=(?:"((?:[^"\\]|\\.)*)"|([^;,\s"]*))|"(?:[^"\\]|\\.)*"?')
 _PORT: Final = re.compile(rb"[1-9][0-9]{0,4}")
 _SAFE_HOST: Final = re.compile(rb"[A-Za-z0-9_.:\[\]-]{1,255}")
+_SCHEMES: Final = {b"http": b"http", b"ws": b"http", b"https": b"https", b"wss": b"https"}
+_VARIANTS: Final = 16
 
 
 class Forwarding:
@@ -33,10 +35,14 @@ class Forwarding:
     What is said to backends about where a request came from.
 
     `client` is the resolved client address as text, `client_packed` the same packed (see `a3sgw.address`). `block` holds the finished
-    header lines, joined by CRLF, all but `X-Forwarded-Host`: `host` is what that says, or `None` for the request's own authority.
+    header lines, joined by CRLF, all but `X-Forwarded-Host`: `host` is what that says, or `None` for the request's own authority. `scheme`
+    is what the client used, `http` or `https`, also for WebSockets; `prefix` is what was cut off the path so far, by trusted proxies and by
+    the gateway.
+
+    Nothing of this changes: a middleware that wants something else to be said puts a variant in the place of the exchange's.
     """
 
-    __slots__ = ("block", "client", "client_packed", "host", "is_forwarded")
+    __slots__ = ("_variants", "block", "client", "client_packed", "host", "is_forwarded", "prefix", "scheme")
 
     def __init__(
         self,
@@ -54,6 +60,9 @@ class Forwarding:
         self.client_packed = client_packed
         self.host = host
         self.is_forwarded = is_forwarded
+        self.scheme: bytes = _SCHEMES[proto]
+        self.prefix: bytes = get_field(extra, b"x-forwarded-prefix") or b""
+        self._variants: dict[tuple[tuple[bytes, bytes], ...], Forwarding] | None = None
         self.block = b"\r\n".join(
             [
                 b"X-Forwarded-For: " + chain,
@@ -71,6 +80,45 @@ class Forwarding:
         Return `block` for a request that came over HTTP/1.0, which `Via` has to say (RFC 9110 section 7.6.3).
         """
         return self.block[: -len(b"1.1 " + PSEUDONYM)] + b"1.0 " + PSEUDONYM
+
+    def replaced(self, changes: tuple[tuple[bytes, bytes], ...]) -> Forwarding:
+        """
+        Return the forwarding that says `changes`, names and values, instead of what this one says under these names.
+
+        An empty value leaves the line out, which `X-Forwarded-Host` cannot be, nor `Via` be changed. Variants are remembered, because mostly
+        the same are asked for again and again.
+        """
+        known = self._variants
+        if known is None:
+            known = self._variants = {}
+        found = known.get(changes)
+        if found is None:
+            if len(known) >= _VARIANTS:
+                known.clear()
+            found = known[changes] = self._variant(changes)
+        return found
+
+    def prefixed(self, prefix: bytes) -> Forwarding:
+        """
+        Return the forwarding of a request that `prefix` was cut off too.
+        """
+        return self.replaced(((b"X-Forwarded-Prefix", self.prefix.rstrip(b"/") + prefix),))
+
+    def _variant(self, changes: tuple[tuple[bytes, bytes], ...]) -> Forwarding:
+        changed = {name.lower(): value for name, value in changes}
+        variant: Forwarding = Forwarding.__new__(Forwarding)
+        variant.client = self.client
+        variant.client_packed = self.client_packed
+        variant.is_forwarded = self.is_forwarded
+        variant.host = changed.pop(b"x-forwarded-host", self.host)
+        variant.scheme = _SCHEMES.get(changed.get(b"x-forwarded-proto", b""), self.scheme)
+        variant.prefix = changed.get(b"x-forwarded-prefix", self.prefix)
+        variant._variants = None
+        *lines, via = self.block.split(b"\r\n")
+        kept = [line for line in lines if line.partition(b":")[0].lower() not in changed]
+        said = [b"%b: %b" % (name, value) for name, value in changes if value and name.lower() in changed]
+        variant.block = b"\r\n".join([*kept, *said, via])
+        return variant
 
 
 def forwarded_addresses(fields: Sequence[Field]) -> list[bytes]:

@@ -174,6 +174,61 @@ class OtherFieldsTests(SynchronousTestCase):
         self.assertIn(int(said["X-Forwarded-Port"]), range(1, 65536))
 
 
+class VariantTests(SynchronousTestCase):
+    """
+    What is said instead, because a middleware wants it.
+    """
+
+    def test_scheme(self):
+        """The scheme is the one that the client used, for WebSockets too."""
+        for line, scheme in [
+            ("X-Forwarded-Proto: https", b"https"),
+            ("X-Forwarded-Proto: wss", b"https"),
+            ("X-Forwarded-Proto: ws", b"http"),
+            ("X-Forwarded-Proto: gopher", b"http"),
+        ]:
+            self.assertEqual(resolve(line).scheme, scheme, line)
+
+    def test_replaced(self):
+        """What is replaced is said once, in the letter case asked for; all else is as it was, and `Via` comes last."""
+        plain = resolve("X-Forwarded-For: 192.0.2.1", "X-Forwarded-Prefix: /shop")
+        variant = plain.replaced(((b"X-FORWARDED-PROTO", b"https"), (b"X-Real-Ip", b""), (b"X-Forwarded-Prefix", b"/other")))
+        said = told(variant)
+        self.assertEqual(said["X-FORWARDED-PROTO"], "https")
+        self.assertEqual(said["X-Forwarded-Prefix"], "/other")
+        self.assertNotIn("X-Real-Ip", said)
+        self.assertNotIn("X-Forwarded-Proto", said)
+        self.assertEqual(said["X-Forwarded-For"], "192.0.2.1, 10.0.0.9")
+        self.assertTrue(variant.block.endswith(b"\r\nVia: 1.1 a3s-gateway"))
+        self.assertTrue(variant.block_for_http10().endswith(b"\r\nVia: 1.0 a3s-gateway"))
+        self.assertEqual((variant.scheme, variant.prefix, variant.host), (b"https", b"/other", None))
+        self.assertEqual((variant.client, variant.client_packed), (plain.client, plain.client_packed))
+        self.assertTrue(variant.is_forwarded)
+        # The one it was made of is for other requests too.
+        self.assertEqual((plain.scheme, told(plain)["X-Forwarded-Proto"]), (b"http", "http"))
+
+    def test_host(self):
+        """The host is kept apart, because it may be the request's own."""
+        variant = resolve().replaced(((b"X-Forwarded-Host", b"shop.test"),))
+        self.assertEqual((variant.host, variant.block), (b"shop.test", resolve().block))
+
+    def test_prefixed(self):
+        """Prefixes add up, with those that a proxy cut off."""
+        for lines, prefix in [([], "/a/b"), (["X-Forwarded-Prefix: /shop"], "/shop/a/b"), (["X-Forwarded-Prefix: /"], "/a/b")]:
+            variant = resolve(*lines).prefixed(b"/a").prefixed(b"/b")
+            self.assertEqual(told(variant)["X-Forwarded-Prefix"], prefix)
+            self.assertEqual(variant.prefix.decode(), prefix)
+
+    def test_remembered(self):
+        """The same changes give the same object, and those that never repeat are not hoarded."""
+        plain = resolve()
+        self.assertIs(plain.prefixed(b"/a"), plain.prefixed(b"/a"))
+        self.assertIsNot(plain.prefixed(b"/a"), plain.prefixed(b"/b"))
+        for number in range(1000):
+            plain.replaced(((b"X-Forwarded-Server", b"%d" % number),))
+        self.assertLess(len(plain._variants), 20)
+
+
 class UntrustedTests(DialogueCase):
     """
     What anybody else says is not passed on.
