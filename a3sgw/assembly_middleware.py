@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from a3sgw.assembly_parts import Kit, Parts
-from a3sgw.config.check import written_out
+from a3sgw.config.check_chain import written_out
 from a3sgw.config.kinds import FILE
 from a3sgw.config.model import GatewayConfig
 from a3sgw.config.setting import settings_of

@@ -6,11 +6,11 @@ From a file or a text to a configuration that has been checked in every way that
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 import attrs
 
-from a3sgw.config.check import written_out
+from a3sgw.config.check_chain import members_of, walk_out
 from a3sgw.config.decode import source_order
 from a3sgw.config.finding import Findings
 from a3sgw.config.load import Loaded, load_file, load_text
@@ -64,6 +64,9 @@ def middleware_problems(config: GatewayConfig, positions: Mapping[str, Position]
     findings = Findings(positions)
     gates = set()
     for name, middleware in config.middlewares.items():
+        if members_of(middleware):
+            # A chain is written out where it is listed, and never built.
+            continue
         path = item_path("middlewares", name)
         try:
             built = catalog.factories[middleware.type].build(middleware, still_surroundings(f'middleware "{name}"'))
@@ -77,13 +80,20 @@ def middleware_problems(config: GatewayConfig, positions: Mapping[str, Position]
         else:
             if IConnectionGate.providedBy(built):
                 gates.add(name)
-    for name, router in config.routers.items():
-        for each in written_out(router.middlewares, config.middlewares) if gates else ():
-            if each in gates:
-                kind = quote(config.middlewares[each].type)
-                message = f"router {quote(name)} lists {quote(each)}, but {kind} decides about connections; list it on an entrypoint"
-                findings.report(f"{item_path('routers', name)}.middlewares", message)
+    if gates:
+        _report_gates_on_routers(config, gates, findings)
     return findings.problems
+
+
+def _report_gates_on_routers(config: GatewayConfig, gates: Set[str], findings: Findings) -> None:
+    for name, router in config.routers.items():
+        for index, each in walk_out(router.middlewares, config.middlewares):
+            if each in gates:
+                path = f"{item_path('routers', name)}.middlewares[{index}]"
+                listed = router.middlewares[index]
+                what = findings.show(path, listed) if listed == each else f"{findings.show(path, listed)} with {quote(each)} in it"
+                kind = quote(config.middlewares[each].type)
+                findings.report(path, f"router {quote(name)} lists {what}, but {kind} decides about connections; list it on an entrypoint")
 
 
 def load(path: str, environ: Mapping[str, str], catalog: Catalog | None = None) -> Loaded:

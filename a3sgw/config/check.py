@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from a3sgw.config.check_chain import check_chains
 from a3sgw.config.check_entrypoint import check_entrypoints
 from a3sgw.config.check_service import check_services
 from a3sgw.config.finding import Findings
@@ -18,7 +19,7 @@ from a3sgw.config.tree import Position, Problem
 from a3sgw.config.unsupported import unsupported
 from a3sgw.config.wording import Suggester, item_path, quote
 
-__all__ = ["advise", "check", "unsupported", "written_out"]
+__all__ = ["advise", "check", "unsupported"]
 
 
 def check(config: GatewayConfig, positions: Mapping[str, Position], suggester: Suggester | None = None) -> tuple[Problem, ...]:
@@ -39,7 +40,7 @@ def check(config: GatewayConfig, positions: Mapping[str, Position], suggester: S
     check_services(config, findings, knows_service)
     for name, middleware in config.middlewares.items():
         _check_middleware(item_path("middlewares", name), name, middleware, config, findings, knows_service)
-    _check_chains(config, findings)
+    check_chains(config, findings)
     _check_dashboard(config, findings)
     _check_observability(config, findings)
     return tuple(findings.problems)
@@ -110,59 +111,6 @@ def _check_middleware(
         elif named is not None and not knows_service(named):
             hint = findings.hint(f"{path}.{key}", named, config.services) or ", which does not exist"
             findings.report(f"{path}.{key}", f"middleware {quote(name)} names service {findings.show(f'{path}.{key}', named)}{hint}")
-
-
-def _check_chains(config: GatewayConfig, findings: Findings) -> None:
-    """
-    Report lists of middlewares, with the chains in them written out, that go round in circles or name one middleware twice.
-    """
-    sound = True
-    for name in config.middlewares:
-        circle = _circle_from(name, config, ())
-        if circle and circle[0] == name:
-            sound = False
-            path = f"{item_path('middlewares', name)}.middlewares"
-            findings.report(path, f"middleware {quote(name)} leads back to itself: {' → '.join(map(quote, circle))}")
-    if not sound:
-        return
-    for noun, items in (("router", config.routers), ("entrypoint", config.entrypoints)):
-        for name, item in items.items():
-            seen: set[str] = set()
-            for each in written_out(item.middlewares, config.middlewares):
-                if each in seen:
-                    path = f"{item_path(f'{noun}s', name)}.middlewares"
-                    findings.report(path, f"{noun} {quote(name)} has the middleware {quote(each)} twice; it would count everything twice")
-                    break
-                seen.add(each)
-
-
-def _circle_from(name: str, config: GatewayConfig, trail: tuple[str, ...]) -> tuple[str, ...]:
-    """
-    Return the first circle of chains that is entered from `name`, its first member named again at the end.
-    """
-    if name in trail:
-        return (*trail[trail.index(name) :], name)
-    for each in _members(config.middlewares.get(name)):
-        circle = _circle_from(each, config, (*trail, name))
-        if circle:
-            return circle
-    return ()
-
-
-def _members(middleware: Any) -> tuple[str, ...]:
-    key = next((key for key, noun in getattr(middleware, "names", {}).items() if noun == "middleware"), None)
-    return () if key is None else getattr(middleware, key)
-
-
-def written_out(names: Iterable[str], middlewares: Mapping[str, Any]) -> list[str]:
-    """
-    Return `names` with each chain replaced by what it names. There must be no circle.
-    """
-    found = []
-    for name in names:
-        members = _members(middlewares.get(name))
-        found.extend(written_out(members, middlewares) if members else [name])
-    return found
 
 
 def _check_dashboard(config: GatewayConfig, findings: Findings) -> None:

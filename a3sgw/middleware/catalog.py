@@ -26,6 +26,7 @@ from a3sgw.middleware import (
     headers,
     ip_allow,
     jwt,
+    named_chain,
     rate_limit,
     rate_limit_redis,
     retry,
@@ -51,6 +52,7 @@ BUILT_IN: Final[tuple[IMiddlewareFactory, ...]] = (
     ip_allow.factory,
     compress.factory,
     tcp_filter.factory,
+    named_chain.factory,
 )
 """In the order of the reference."""
 

@@ -252,10 +252,10 @@ class RuleTests(SynchronousTestCase):
         return [str(problem) for problem in load_string(text, "gw.hcl", {}).problems]
 
     def test_not_on_routers(self):
-        """C28: on a router of an http entrypoint it would do nothing, so it is refused there, also when a chain brings it in."""
+        """C28: on a router of an http entrypoint it would do nothing, so it is refused there."""
         self.assertEqual(self.problems(entrypoint='middlewares = ["f"]'), [])
         text = 'router "app" lists "f", but "tcp-filter" decides about connections; list it on an entrypoint'
-        self.assertEqual(self.problems(router='"f"'), [f"gw.hcl:9:17: {text}"])
+        self.assertEqual(self.problems(router='"f"'), [f"gw.hcl:9:18: {text}"])
 
     def test_attributes(self):
         """It filters something, by numbers and addresses that can be."""
