@@ -48,7 +48,7 @@ class BodyLimitConfig:
         """
 
     name: str = label()
-    max_body_bytes: int = setting(Integer(minimum=1, unit="bytes"), "The largest body, without the framing of its chunks.")
+    max_body_bytes: int = setting(Integer(minimum=1, unit="bytes"), "The largest body.")
 
 
 @implementer(IRequestHook, IRequestBodyHook)
