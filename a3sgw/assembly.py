@@ -18,16 +18,14 @@ import attrs
 from a3sgw.address import AddressSet
 from a3sgw.assembly_middleware import Middlewares
 from a3sgw.assembly_parts import Kit, Parts
-from a3sgw.config.address import parse_listen_address, parse_server_url
-from a3sgw.config.model import EntrypointConfig, GatewayConfig, RouterConfig, ServerConfig, ServiceConfig
+from a3sgw.assembly_service import assemble_service
+from a3sgw.config.address import parse_listen_address
+from a3sgw.config.model import EntrypointConfig, GatewayConfig, RouterConfig
 from a3sgw.interfaces import IConnectionGate, IRetirable
 from a3sgw.listen.door import Gates
 from a3sgw.middleware.chain import Link
 from a3sgw.proxy.entrypoint import AdminGate, Entrypoint, EntrypointTimeouts
-from a3sgw.proxy.pool import Pool, PoolSettings
 from a3sgw.route.table import HttpTable, RouteSpec, build_http_table
-from a3sgw.service.backend import Backend, BackendAddress
-from a3sgw.service.balance import STRATEGIES
 from a3sgw.service.service import Route, Service, ServiceSettings
 from a3sgw.wire.http1 import RequestLimits
 from a3sgw.wire.path import PathPolicy
@@ -68,7 +66,7 @@ def assemble(config: GatewayConfig, previous: Generation | None, kit: Kit) -> Ge
     Raises `RuleError` if a rule cannot be read and `MiddlewareError` if a middleware cannot be built, which `loading` would have found.
     """
     parts = Parts({} if previous is None else previous.parts)
-    services = {name: _service(service, parts, kit) for name, service in config.services.items()}
+    services = {name: assemble_service(service, parts, kit) for name, service in config.services.items()}
     middlewares = Middlewares(config, services, parts, kit)
     doors = {}
     for name, entrypoint in config.entrypoints.items():
@@ -98,61 +96,14 @@ def retire_parts(old: Generation, kept: Mapping[Hashable, Any]) -> None:
         if isinstance(key, tuple) and key not in kept:
             if key[0] == "backend":
                 part.pool.retire()
+            elif key[0] == "service":
+                part.retire()
+            elif key[0] == "judgement":
+                part.forget()
+            elif key[0] == "room":
+                part.close()
             elif key[0] == "middleware" and IRetirable.providedBy(part):
                 part.retire()
-
-
-# -- services -------------------------------------------------------------------------------------------------------------------------
-
-
-def _service(config: ServiceConfig, parts: Parts, kit: Kit) -> Service:
-    balancing = config.load_balancer
-    seen: dict[str, int] = {}
-    backends = []
-    for server in balancing.servers:
-        # The same server may be listed twice; each listing is a backend of its own.
-        seen[server.url] = turn = seen.get(server.url, 0) + 1
-        backends.append(_backend(config, server, turn, parts, kit))
-
-    def make() -> Service:
-        settings = ServiceSettings(
-            connect_timeout=config.timeouts.connect,
-            response_header_timeout=config.timeouts.response_header,
-            idle_timeout=config.timeouts.idle,
-            pass_host_header=config.pass_host_header,
-            max_replay_bytes=config.max_replay_bytes,
-        )
-        balancer = STRATEGIES[balancing.strategy].build(backends)
-        return Service(config.name, balancing.strategy, backends, balancer, settings)
-
-    return parts.take(("service", config), make)
-
-
-def _backend(config: ServiceConfig, server: ServerConfig, turn: int, parts: Parts, kit: Kit) -> Backend:
-    pooling = config.connection_pool
-    settings = PoolSettings(
-        max_connections=pooling.max_connections,
-        max_idle_connections=pooling.max_idle_connections,
-        idle_timeout=pooling.idle_timeout,
-        connect_timeout=config.timeouts.connect,
-    )
-
-    def make() -> Backend:
-        backend = Backend(config.name, server.url, _backend_address(server.url), server.weight)
-        backend.pool = Pool(backend, settings, kit.dialer)
-        backend.series = kit.metrics.backend_series(config.name, server.url)
-        return backend
-
-    return parts.take(("backend", config.name, server, turn, settings), make)
-
-
-def _backend_address(url: str) -> BackendAddress:
-    address = parse_server_url(url)
-    if address.scheme == "unix":
-        return BackendAddress("http", "", 0, address.path, b"", b"localhost")
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    authority = host if address.port == 80 else f"{host}:{address.port}"
-    return BackendAddress("http", address.host, address.port, "", address.path.encode("ascii"), authority.encode("ascii"))
 
 
 # -- entrypoints ----------------------------------------------------------------------------------------------------------------------
@@ -221,6 +172,22 @@ def _dashboard_entrypoint(config: GatewayConfig, kit: Kit) -> Entrypoint:
     )
 
 
+def _settings_for(router: RouterConfig, settings: ServiceSettings) -> ServiceSettings:
+    """
+    Return the settings of a service as the router would have them.
+    """
+    timeouts = router.timeouts
+    if timeouts is None:
+        return settings
+    return attrs.evolve(
+        settings,
+        connect_timeout=timeouts.connect or settings.connect_timeout,
+        response_header_timeout=timeouts.response_header or settings.response_header_timeout,
+        idle_timeout=timeouts.idle or settings.idle_timeout,
+        total_timeout=timeouts.total or settings.total_timeout,
+    )
+
+
 def routers_of(config: GatewayConfig, entrypoint: str) -> list[RouterConfig]:
     """
     Return the routers that serve the http entrypoint called `entrypoint`, in no order.
@@ -249,7 +216,9 @@ def _table(
                 if not IConnectionGate.providedBy(link.middleware)
             ]
         )
-        route = parts.take(("route", router.name, service, series, chain), partial(Route, router.name, service, series, chain))
+        settings = _settings_for(router, service.settings)
+        route_key = ("route", router.name, service, series, chain, settings)
+        route = parts.take(route_key, partial(Route, router.name, service, series, chain, settings))
         specs.append(RouteSpec(router.name, router.rule, router.priority, route))
     # Entrypoints that serve the same routers share one table, and so do generations.
     key = ("table", tuple((spec.name, spec.rule, spec.priority, spec.target) for spec in specs))

@@ -29,7 +29,7 @@ class Kit:
     What parts are built with; the same for all generations of one carrier.
 
     `ask` answers requests to the gateway's own API, `in_thread` calls a slow function elsewhere, `outbound` sends requests of the gateway's
-    own. `reactor` is for timed calls.
+    own. `reactor` is for timed calls. `sticky_key` signs the cookies of services that are given no key.
     """
 
     reactor: Any
@@ -42,6 +42,7 @@ class Kit:
     wall_clock: Callable[[], float]
     in_thread: Callable[..., Deferred[Any]]
     chance: random.Random
+    sticky_key: bytes
 
 
 class Parts:
@@ -51,6 +52,7 @@ class Parts:
 
     def __init__(self, previous: Mapping[Hashable, Any]) -> None:
         self._previous = previous
+        self.has_previous = bool(previous)
         self.made: dict[Hashable, Any] = {}
 
     def take(self, key: Hashable, make: Callable[[], T]) -> T:

@@ -7,6 +7,7 @@ fails there. `commit` swaps, between two events of the reactor, and cannot fail;
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import time
@@ -123,6 +124,7 @@ class Carrier:
             wall_clock=time.time,
             in_thread=in_thread,
             chance=random.Random(),
+            sticky_key=os.urandom(32),
         )
 
     # -- taking a configuration
@@ -237,6 +239,8 @@ class Carrier:
             self._deadlines.start()
             self._flush_call = self._reactor.callLater(self.FLUSH_SECONDS, self._flush_log)
         # From here on the new generation runs.
+        for service in new.services.values():
+            service.begin(new.services)
         for door in doors.values():
             door.open()
         if old is not None:

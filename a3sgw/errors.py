@@ -45,6 +45,13 @@ class Outcome(enum.Enum):
         self.word = self.name.lower().replace("_", "-")
 
     @property
+    def is_backend_fault(self) -> bool:
+        """
+        Whether an attempt that ended so speaks against the backend, and not against the client or the gateway's own bounds.
+        """
+        return self.word in _BACKEND_FAULTS
+
+    @property
     def was_sent(self) -> bool:
         """
         Whether the request, or a part of it, may have reached a backend when an attempt ended so.
@@ -97,7 +104,7 @@ class Outcome(enum.Enum):
     AUTH_SERVICE_TIMEOUT = (504, "http_response_timeout", False, "Auth service did not answer in time")
     KEYS_UNAVAILABLE = (503, "destination_unavailable", False, "Token keys cannot be fetched")
     CIRCUIT_OPEN = (503, "destination_unavailable", False, "Service unavailable (circuit breaker open)")
-    IN_FLIGHT_LIMIT = (503, "connection_limit_reached", False, "Too many requests at a time")
+    IN_FLIGHT_LIMIT = (429, "http_request_denied", False, "Too many requests at a time")
     MIDDLEWARE_TIMEOUT = (504, "proxy_internal_error", False, "A middleware did not decide in time")
 
     # The gateway's own decisions.
@@ -108,6 +115,10 @@ class Outcome(enum.Enum):
     INTERNAL_ERROR = (500, "proxy_internal_error", False, "Internal server error")
 
     # The backend's doing, or the way to it.
+    CONCURRENCY_LIMIT = (503, "connection_limit_reached", False, "All backends serve as many requests as they may")
+    BUFFER_FULL = (503, "connection_limit_reached", False, "Request buffer full")
+    BUFFER_TIMEOUT = (504, "destination_unavailable", False, "Backend scale-up timed out")
+    EXCHANGE_TIMEOUT = (504, "http_response_timeout", False, "The exchange took too long")
     NO_BACKEND = (503, "destination_unavailable", False, "No healthy backends")
     POOL_EXHAUSTED = (503, "connection_limit_reached", True, "All connections to the backend are in use")
     CONNECT_REFUSED = (502, "connection_refused", True, "Backend refused the connection")
@@ -133,6 +144,25 @@ _BEFORE_SENDING = frozenset(
         Outcome.CONNECT_FAILED,
         Outcome.CONNECT_TIMEOUT,
         Outcome.DNS_ERROR,
+    )
+)
+
+
+_BACKEND_FAULTS = frozenset(
+    outcome.word
+    for outcome in (
+        Outcome.CONNECT_REFUSED,
+        Outcome.CONNECT_FAILED,
+        Outcome.CONNECT_TIMEOUT,
+        Outcome.DNS_ERROR,
+        Outcome.BACKEND_CLOSED,
+        Outcome.BACKEND_STALLED,
+        Outcome.RESPONSE_TIMEOUT,
+        Outcome.RESPONSE_MALFORMED,
+        Outcome.RESPONSE_HEADERS_TOO_LARGE,
+        Outcome.RESPONSE_UPGRADE_REFUSED,
+        Outcome.RESPONSE_INCOMPLETE,
+        Outcome.RESPONSE_IDLE,
     )
 )
 

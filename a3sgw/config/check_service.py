@@ -7,10 +7,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from a3sgw.config.finding import Findings
-from a3sgw.config.model import FailoverConfig, GatewayConfig, MirrorConfig, ServiceConfig
+from a3sgw.config.model import FailoverConfig, GatewayConfig, LoadBalancerConfig, MirrorConfig, ServiceConfig
 from a3sgw.config.wording import item_path, quote
 
 __all__ = ["check_services"]
+
+_SHORTEST_STICKY_KEY = 16
 
 
 def check_services(config: GatewayConfig, findings: Findings, knows_service: Callable[[str], bool]) -> None:
@@ -31,6 +33,7 @@ def check_services(config: GatewayConfig, findings: Findings, knows_service: Cal
         if service.upstream_tls is not None and (service.upstream_tls.cert_file is None) != (service.upstream_tls.key_file is None):
             keys = [f"{path}.upstream_tls.cert_file", f"{path}.upstream_tls.key_file"]
             findings.report(f"{path}.upstream_tls", f"{path}.upstream_tls has only one of cert_file and key_file; they go together", keys)
+        _check_balancing(f"{path}.load_balancer", service.load_balancer, findings)
         if service.revisions:
             _check_revisions(path, place, service, findings)
         if service.rollout is not None:
@@ -42,6 +45,22 @@ def check_services(config: GatewayConfig, findings: Findings, knows_service: Cal
                 findings.report(target_path, f"{word} of {place} names service {findings.show(target_path, target.service)}{hint}")
     _check_circles(config, "mirror", lambda service: service.mirror, findings)
     _check_circles(config, "failover", lambda service: service.failover, findings)
+
+
+def _check_balancing(path: str, balancing: LoadBalancerConfig, findings: Findings) -> None:
+    check = balancing.health_check
+    if check is not None and check.path is None and check.protocol == "http":
+        place = f"{path}.health_check"
+        findings.report(place, f'{place} lacks "path", which is required to ask over HTTP', [f"{place}.path", f"{place}.protocol"])
+    source = balancing.hash.source
+    if source in ("header", "cookie", "query") and balancing.hash.name is None:
+        place = f"{path}.hash"
+        findings.report(place, f'{place} lacks "name": the name of the {source} to look at', [f"{place}.name", f"{place}.source"])
+    if balancing.sticky is not None:
+        for index, key in enumerate(balancing.sticky.keys):
+            if len(key.reveal()) < _SHORTEST_STICKY_KEY:
+                place = f"{path}.sticky.keys[{index}]"
+                findings.report(place, f"{place} has fewer than {_SHORTEST_STICKY_KEY} characters; a longer one cannot be guessed")
 
 
 def _check_revisions(path: str, place: str, service: ServiceConfig, findings: Findings) -> None:

@@ -1,5 +1,5 @@
 """
-The scalar kinds: what one string, number or bool may be.
+The scalar kinds: what one string, number or bool may be. Long because it is a list of them.
 
 See `setting` for what a kind is. `read` raises `ValueError` with a reason that can follow "routers.api.priority is …," and that does not
 repeat the value; without a reason the problem says what was expected instead.
@@ -36,6 +36,7 @@ __all__ = [
     "PATH",
     "SECRET",
     "SERVER_URL",
+    "STATUS_RANGE",
     "USER_NAME",
     "Duration",
     "Flag",
@@ -45,6 +46,7 @@ __all__ = [
     "SecretText",
     "Text",
     "Word",
+    "parse_status_range",
 ]
 
 _LARGEST = 2**53
@@ -374,6 +376,24 @@ def _check_name(text: str) -> str:
     return text
 
 
+def _check_status_range(text: str) -> str:
+    parse_status_range(text)
+    return text
+
+
+def parse_status_range(text: str) -> range:
+    """
+    Return the statuses that `200` or `500-599` names. Raises `ValueError`.
+    """
+    first, dash, last = text.strip().partition("-")
+    if not (first.isascii() and first.isdecimal() and (not dash or (last.isascii() and last.isdecimal()))):
+        raise ValueError('which is neither a status like "200" nor a range like "500-599"')
+    low, high = int(first), int(last) if dash else int(first)
+    if not 100 <= low <= high <= 599:
+        raise ValueError("which is not within 100 to 599, the lower one first")
+    return range(low, high + 1)
+
+
 FLAG = Flag()
 NAME = Text("a name", _check_name)
 FILE = Text("the path of a file", _check_file)
@@ -389,4 +409,5 @@ COOKIE_NAME = Text("a cookie name", _check_cookie_name)
 METHOD = Text("a method like GET", _check_method)
 DOMAIN = Text('a domain name like "example.com" or "*.example.com"', _check_domain)
 SECRET = SecretText()
+STATUS_RANGE = Text('a status or a range of them, like "200" or "500-599"', _check_status_range)
 HEADER_MAP = MapKind(_check_header_name, _check_header_value)

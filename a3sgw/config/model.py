@@ -19,7 +19,7 @@ from typing import Any, Union
 
 import attrs
 
-from a3sgw.config.kinds import NAME, Integer, IntegerOrWord, Text
+from a3sgw.config.kinds import NAME, Duration, Integer, IntegerOrWord, Text
 from a3sgw.config.model_entrypoint import (
     AcmeDnsConfig,
     CertificateConfig,
@@ -43,7 +43,9 @@ from a3sgw.config.model_provider import (
 from a3sgw.config.model_service import (
     ConnectionPoolConfig,
     FailoverConfig,
+    HashConfig,
     HealthCheckConfig,
+    HedgingConfig,
     LoadBalancerConfig,
     MirrorConfig,
     PassiveHealthConfig,
@@ -78,7 +80,9 @@ __all__ = [
     "ForwardedHeadersConfig",
     "FrozenMap",
     "GatewayConfig",
+    "HashConfig",
     "HealthCheckConfig",
+    "HedgingConfig",
     "KubernetesProviderConfig",
     "LimitsConfig",
     "LoadBalancerConfig",
@@ -90,6 +94,7 @@ __all__ = [
     "RevisionConfig",
     "RolloutConfig",
     "RouterConfig",
+    "RouterTimeoutsConfig",
     "ScalingConfig",
     "Secret",
     "SeedConfig",
@@ -121,6 +126,18 @@ def _runs_workers(workers: int | str) -> bool:
 
 
 @attrs.frozen(kw_only=True)
+class RouterTimeoutsConfig:
+    """
+    How long the gateway waits for servers when a request came by this router; what is not given is as the service has it.
+    """
+
+    connect: float | None = setting(Duration(), "For a connection to be made.", default=None)
+    response_header: float | None = setting(Duration(), "From the end of the request to the head of the response.", default=None)
+    idle: float | None = setting(Duration(), "For the next piece of a response.", default=None)
+    total: float | None = setting(Duration(), "For a whole exchange, from the request's head to the response's end.", default=None)
+
+
+@attrs.frozen(kw_only=True)
 class RouterConfig:
     """
     Which requests go to which service.
@@ -137,6 +154,9 @@ class RouterConfig:
         Integer(minimum=-(2**31), maximum=2**31 - 1),
         "Routers with a higher number are asked first; 0 stands for the length of the rule's text. Among equals the name decides.",
         default=0,
+    )
+    timeouts: RouterTimeoutsConfig | None = setting(
+        ObjectKind(RouterTimeoutsConfig), "Other timeouts than those of the service.", default=None
     )
 
 

@@ -45,6 +45,7 @@ class Record:
         "passed",
         "peer",
         "protocol",
+        "revision",
         "route",
         "scheme",
         "started",
@@ -74,3 +75,5 @@ class Record:
     first_byte: float
     ended: float
     outcome: Outcome | None
+    revision: str | None
+    """The revision of the service that was chosen, if it has any."""

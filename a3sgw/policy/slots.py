@@ -128,6 +128,12 @@ class Slots(Generic[_Token]):
             admitted.append(token)
         return admitted
 
+    def tokens(self) -> list[_Token]:
+        """
+        Return who waits, the first come first.
+        """
+        return list(self._waiting)
+
     def drain(self) -> list[_Token]:
         """
         Empty the queue and return who waited, the first come first. Who has a place keeps it.

@@ -131,6 +131,13 @@ class Verdicts:
         return self._is_wanted and (self.ejection is None or self.ejection.may_choose)
 
     @property
+    def may_continue(self) -> bool:
+        """
+        Whether the backend could serve if it were not draining: those who are bound to it stay.
+        """
+        return (self.probe is None or self.probe.is_healthy) and (self.ejection is None or self.ejection.may_choose)
+
+    @property
     def _is_wanted(self) -> bool:
         return not self.is_draining and (self.probe is None or self.probe.is_healthy)
 

@@ -27,12 +27,15 @@ from a3sgw.interfaces import IDownstream, IUpstream
 from a3sgw.message import Field, LocalResponse, RequestHead, ResponseHead
 from a3sgw.net.valve import CLIENT_SLOW, UPSTREAM_SLOW, WAITING_ROOM
 from a3sgw.observe.record import Record
+from a3sgw.policy.slots import Admission
+from a3sgw.policy.sticky import Binding
 from a3sgw.proxy.entrypoint import Entrypoint
 from a3sgw.proxy.forwarding import Forwarding
 from a3sgw.proxy.passage import Passage
 from a3sgw.refusal import refusal
 from a3sgw.service.backend import Backend, BackendAddress
-from a3sgw.service.service import Service
+from a3sgw.service.service import Service, ServiceSettings
+from a3sgw.service.waiting import WaitingRoom
 from a3sgw.wire.http1 import status_line
 from a3sgw.wire.request_id import new_request_id
 
@@ -65,23 +68,30 @@ class Exchange(Record):
         "_local_outcome",
         "_passage",
         "_pending",
+        "_place",
         "_replay",
         "_replay_is_lost",
         "_replay_room",
         "_stale_retried",
+        "_ticket",
+        "_total_timer",
         "_trailers",
         "_tried",
         "_upstream",
+        "binding",
+        "bound_service",
         "detail",
         "forwarding",
         "notes",
         "request_ended",
         "response_header_timeout",
         "service",
+        "settings",
     )
 
     _log = Logger()
     service: Service
+    settings: ServiceSettings
     head: RequestHead | None
     notes: dict[Any, Any]
     response_header_timeout: float
@@ -96,7 +106,7 @@ class Exchange(Record):
         self.route = None
         self.backend = None
         self.outcome = None
-        self.answered_by = None
+        self.answered_by = self.revision = None
         self.attempts = self.passed = self.status = self.upstream_status = self.bytes_received = self.bytes_sent = 0
         self.leased = self.first_byte = self.ended = 0.0
         self.detail = ""
@@ -106,6 +116,11 @@ class Exchange(Record):
         self._client_is_slow = False
         self._cancel_wait: Callable[[], object] | None = None
         self._holds_backend = False
+        self._place: WaitingRoom | None = None
+        self._ticket = -1
+        self._total_timer: Any = None
+        self.binding: Binding | None = None
+        self.bound_service: Service | None = None
         self._is_answered = False
         self._local_outcome: Outcome | None = None
         self._passage: Passage | None = None
@@ -119,6 +134,13 @@ class Exchange(Record):
 
     def __repr__(self) -> str:
         return f"<Exchange {self.head!r} to {self.backend!r}, attempt {self.attempts}>"
+
+    @property
+    def connect_timeout(self) -> float:
+        """
+        How long a connection to a server may take to be made, or come free, in seconds.
+        """
+        return self.settings.connect_timeout
 
     # -- what the downstream reports
 
@@ -144,8 +166,11 @@ class Exchange(Record):
             self.refuse(Outcome.NO_ROUTE)
             return
         self.route = route
-        self.service = service = route.service
-        self.response_header_timeout = service.settings.response_header_timeout
+        self.service = route.service
+        self.settings = settings = route.settings
+        self.response_header_timeout = settings.response_header_timeout
+        if settings.total_timeout is not None:
+            self._total_timer = entrypoint.later(settings.total_timeout, self._total_time_over)
         chain = route.chain
         if chain is None:
             self.choose_and_try()
@@ -220,29 +245,89 @@ class Exchange(Record):
         Return the server for the next attempt; if there is none, answer that.
         """
         service = self.service
+        room = service.traits.room
+        if room is not None and self._place is not room and not self._has_place(room):
+            return None
         passage = self._passage
         outcome = Outcome.NO_BACKEND
-        if passage is None or not passage.judges_backends:
-            backend = service.choose(self, self._tried)
-            if backend is None and self._tried:
-                # Everybody has been tried once, and a middleware wants another round.
-                self._tried = []
-                backend = service.choose(self, ())
-        else:
+        excluded: Sequence[Backend] = ()
+        if passage is not None and passage.judges_backends:
             excluded, outcome = passage.excluded(service.usable)
-            backend = service.choose(self, [*self._tried, *excluded])
-            if backend is None and self._tried:
-                self._tried = []
-                backend = service.choose(self, excluded)
+        backend = service.choose(self, [*self._tried, *excluded] if excluded else self._tried)
+        if backend is None and self._tried:
+            # Everybody has been tried once, and a middleware wants another round.
+            self._tried = []
+            backend = service.choose(self, excluded)
         if backend is None:
+            if self._fails_over():
+                return self._choose()
             self.refuse(outcome)
         return backend
+
+    def _has_place(self, room: WaitingRoom) -> bool:
+        """
+        Take a place in the waiting room of the service; if there is none, go elsewhere, or begin to wait, or answer that.
+        """
+        if not room.has_place and self._fails_over():
+            self.choose_and_try()
+            return False
+        admission = room.enter(self)
+        if admission is Admission.ACQUIRED:
+            self._place = room
+            return True
+        if admission is Admission.QUEUED:
+            self._cancel_wait = partial(room.leave, self)
+        elif self.service.can_serve:
+            self.refuse(Outcome.BUFFER_FULL if room.waiting else Outcome.CONCURRENCY_LIMIT)
+        else:
+            self.refuse(Outcome.BUFFER_FULL if room.waiting else Outcome.NO_BACKEND)
+        return False
+
+    def place_given(self) -> None:
+        """
+        A place in the waiting room came free.
+        """
+        self._cancel_wait = None
+        self._place = self.service.traits.room
+        self._try_again(is_retry=False)
+
+    def waited_in_vain(self, outcome: Outcome) -> None:
+        """
+        No place came free in time.
+        """
+        self._cancel_wait = None
+        self.refuse(outcome)
+
+    def _leave_place(self) -> None:
+        place = self._place
+        if place is not None:
+            self._place = None
+            place.give_back()
+
+    def _fails_over(self) -> bool:
+        """
+        Go on with the service that steps in, if there is one that can serve; tell whether there is.
+        """
+        service = self.service
+        other = service.next_to_serve()
+        if other is None:
+            return False
+        service.failovers += 1
+        self._leave_place()
+        self.service = other
+        self.settings = other.settings
+        self.response_header_timeout = min(self.response_header_timeout, other.settings.response_header_timeout)
+        self.revision = None
+        self._tried = []
+        return True
 
     def _try(self, backend: Backend, *, fresh: bool) -> None:
         self.backend = backend
         self.attempts += 1
         backend.in_flight += 1
         self._holds_backend = True
+        if backend.watch is not None:
+            self._ticket = backend.watch.begin()
         if self._passage is not None:
             self._passage.attempt_begun(backend)
         upstream = backend.pool.lease(self, fresh=fresh)
@@ -282,7 +367,9 @@ class Exchange(Record):
                     self.service.retries += 1
                     self._try(backend, fresh=False)
                     return
-            if not self._tries_again(outcome, 0):
+            if self._fails_over():
+                self.choose_and_try()
+            elif not self._tries_again(outcome, 0):
                 self.refuse(outcome)
         except Exception:
             # A balancer may be a plugin, and nobody above us would answer the client.
@@ -314,9 +401,9 @@ class Exchange(Record):
         self._cancel_wait = self.entrypoint.later(delay, self._try_again).cancel
         return True
 
-    def _try_again(self) -> None:
+    def _try_again(self, *, is_retry: bool = True) -> None:
         self._cancel_wait = None
-        self.service.retries += 1
+        self.service.retries += is_retry
         try:
             self.choose_and_try()
         except Exception:
@@ -336,7 +423,7 @@ class Exchange(Record):
         ended = self.request_ended
         if piece or not ended:
             self._replay = []
-            self._replay_room = self.service.settings.max_replay_bytes
+            self._replay_room = self.settings.max_replay_bytes
             self._remember(piece)
         trailers = self._trailers
         upstream.send_request(self, piece, ended and not trailers)
@@ -356,7 +443,7 @@ class Exchange(Record):
         assert head is not None
         forwarding = self.forwarding
         block = forwarding.block_for_http10() if head.is_http10 else forwarding.block
-        authority = head.authority if self.service.settings.pass_host_header and head.authority else address.authority
+        authority = head.authority if self.settings.pass_host_header and head.authority else address.authority
         prefix = address.prefix if head.target != b"*" else b""
         lines = [b"%b %b%b HTTP/1.1\r\nHost: %b" % (head.method, prefix, head.target, authority)]
         lines += [field[2] for field in head.fields]
@@ -400,11 +487,39 @@ class Exchange(Record):
         self.upstream_status = head.status
         if ended:
             self._upstream = None
+        if self._ticket >= 0:
+            self._end_watch(Outcome.COMPLETED, head.status)
+        traits = self.service.traits
+        if traits.sticky is not None and self.backend is not None:
+            traits.sticky.bind(head, self.backend, self.binding, self.scheme)
         passage = self._passage
+        if head.status >= 400:
+            if passage is not None and self._tries_again(Outcome.COMPLETED, head.status):
+                return
+            if head.status in traits.failover_statuses and self._goes_elsewhere(head.status):
+                return
         if passage is None:
             self.send_response(head, piece, ended)
-        elif head.status < 400 or not self._tries_again(Outcome.COMPLETED, head.status):
+        else:
             passage.response_received(head, piece, ended)
+
+    def _goes_elsewhere(self, status: int) -> bool:
+        """
+        After an answer that the service does not want to give: ask the service that steps in, if the request may be repeated.
+        """
+        head = self.head
+        assert head is not None
+        if head.method not in IDEMPOTENT or self._is_answered or self._replay_is_lost or self.service.next_to_serve() is None:
+            return False
+        self._drop_upstream()
+        self._let_go_of_backend(Outcome.COMPLETED, status)
+        # What the lost connection did not take must not hold the next one up.
+        self._downstream.free_request(UPSTREAM_SLOW)
+        self.upstream_status = 0
+        self.first_byte = 0.0
+        self._fails_over()
+        self.choose_and_try()
+        return True
 
     def send_response(self, head: ResponseHead, piece: bytes, ended: bool, trailers: Sequence[Field] = ()) -> None:
         """
@@ -622,8 +737,23 @@ class Exchange(Record):
         if self._holds_backend and backend is not None:
             self._holds_backend = False
             backend.in_flight -= 1
+            if self._ticket >= 0:
+                self._end_watch(outcome, status)
             if self._passage is not None:
                 self._passage.attempt_ended(backend, outcome, status)
+
+    def _end_watch(self, outcome: Outcome, status: int) -> None:
+        backend, ticket = self.backend, self._ticket
+        self._ticket = -1
+        if backend is not None and backend.watch is not None:
+            backend.watch.end(ticket, outcome, status, monotonic() - self.leased if status or outcome.was_sent else 0.0)
+
+    def _total_time_over(self) -> None:
+        self._total_timer = None
+        try:
+            self._give_up(Outcome.EXCHANGE_TIMEOUT)
+        except Exception:
+            self._log.failure("bug at the end of an exchange")
 
     def _finish(self, outcome: Outcome) -> None:
         """
@@ -633,6 +763,10 @@ class Exchange(Record):
             self.ended = monotonic()
         self.outcome = outcome
         self._let_go_of_backend(outcome, self.upstream_status)
+        if self._place is not None:
+            self._leave_place()
+        if self._total_timer is not None:
+            self._total_timer.cancel()
         passage = self._passage
         if passage is not None:
             passage.complete()

@@ -104,7 +104,7 @@ class Http1Client:
         Send the request head of `exchange` with the first piece of its body.
         """
         self.exchange = exchange
-        self._settings = exchange.service.settings
+        self._settings = exchange.settings
         self._request_ended = ended
         self._has_answered = False
         self._is_chunking = False

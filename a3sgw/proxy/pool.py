@@ -33,10 +33,11 @@ class PoolSettings:
     max_connections: int = 0
     max_idle_connections: int = 100
     idle_timeout: float = 90.0
-    connect_timeout: float = 5.0
 
 
 class _Lessee(Protocol):
+    connect_timeout: float
+
     def upstream_leased(self, upstream: Http1Client) -> None: ...
 
     def lease_failed(self, outcome: Outcome) -> None: ...
@@ -160,7 +161,7 @@ class Pool:
                 # Room for a fresh one is made by an idle one.
                 idle.pop(0).close()
             else:
-                waiter = _Waiter(self, lessee, self._deadlines.seconds() + self.settings.connect_timeout)
+                waiter = _Waiter(self, lessee, self._deadlines.seconds() + lessee.connect_timeout)
                 self._queue.append(waiter)
                 self._deadlines.add(waiter)
                 return None
@@ -238,7 +239,7 @@ class Pool:
 
     def _connect(self, lessee: _Lessee) -> None:
         self.connecting += 1
-        deadline = self._deadlines.seconds() + self.settings.connect_timeout
+        deadline = self._deadlines.seconds() + lessee.connect_timeout
         address = self.backend.address
         if address.path:
             self._connect_to([self._dialer.unix_address(address.path)], lessee, deadline)

@@ -8,6 +8,8 @@ from typing import Any
 
 import attrs
 
+from a3sgw.policy.verdict import Verdicts
+
 __all__ = ["Backend", "BackendAddress"]
 
 
@@ -32,19 +34,43 @@ class Backend:
     """
     One server of a service, as balancers see it.
 
-    `in_flight` counts exchanges that have chosen this backend and not let go of it. `pool` holds its connections, `series` its metrics;
-    both are set by assembly.
+    `in_flight` counts exchanges that have chosen this backend and not let go of it. `is_usable` says whether it may be chosen for the next
+    new client, as its service last decided from the `verdicts`; `reason` is why it last changed, `usable_since` when it last became usable
+    (seconds of the monotonic clock). `watch` is told of attempts, if anybody cares. `sticky_name` is what cookies call it. `pool` holds its
+    connections, `series` its metrics; both are set by assembly.
     """
 
-    __slots__ = ("address", "in_flight", "is_usable", "pool", "series", "service_name", "url", "weight")
+    __slots__ = (
+        "__weakref__",
+        "address",
+        "in_flight",
+        "is_usable",
+        "pool",
+        "reason",
+        "revision",
+        "series",
+        "service_name",
+        "sticky_name",
+        "url",
+        "usable_since",
+        "verdicts",
+        "watch",
+        "weight",
+    )
 
-    def __init__(self, service_name: str, url: str, address: BackendAddress, weight: int) -> None:
+    def __init__(self, service_name: str, url: str, address: BackendAddress, weight: int, revision: str | None = None) -> None:
         self.service_name = service_name
         self.url = url
         self.address = address
         self.weight = weight
+        self.revision = revision
         self.in_flight = 0
         self.is_usable = True
+        self.reason = ""
+        self.usable_since = float("-inf")
+        self.verdicts = Verdicts()
+        self.sticky_name = b""
+        self.watch: Any = None
         self.pool: Any = None
         self.series: Any = None
 

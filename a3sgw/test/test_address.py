@@ -4,7 +4,7 @@ Tests of `a3sgw.address`.
 
 from ipaddress import ip_address, ip_network
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -122,6 +122,8 @@ class AddressSetTests(SynchronousTestCase):
         """
         parsed = [ip_network(text, strict=False) for text in networks]
         mapped = ip_network("::ffff:0:0/96")
+        # The library takes those for IPv6, and here they are IPv4.
+        assume(not any(network.version == 6 and network.subnet_of(mapped) for network in parsed))
         edges = [edge for network in parsed for edge in (network.network_address, network.broadcast_address)]
         subject = AddressSet(networks)
         for address in [*addresses, *edges, *[edge + 1 for edge in edges if int(edge) + 1 < 1 << edge.max_prefixlen]]:

@@ -68,6 +68,7 @@ class AssemblyCase(SynchronousTestCase):
             wall_clock=reactor.seconds,
             in_thread=execute,
             chance=random.Random(1),
+            sticky_key=bytes(32),
         )
 
     def assemble(self, text, previous=None):
@@ -123,7 +124,7 @@ class InheritanceTests(AssemblyCase):
             ("one server more", [('.3" }', '.3" }, { url = "http://192.0.2.4" }')], {"api", *backends}),
             ("the order of servers", [(".2.2", ".2.x"), (".2.3", ".2.2"), (".2.x", ".2.3")], {"api", *backends}),
             ("a timeout of the service", [('services "app" {', 'services "app" {\n timeouts { idle = "1s" }')], {"api", *backends}),
-            ("the connect timeout", [('services "app" {', 'services "app" {\n timeouts { connect = "1s" }')], {"api", "1"}),
+            ("the connect timeout", [('services "app" {', 'services "app" {\n timeouts { connect = "1s" }')], {"api", *backends}),
             ("the pool", [('services "app" {', 'services "app" {\n connection_pool { max_connections = 1 }')], {"api", "1"}),
             ("the service's name", [('services "app"', 'services "new"'), ('service = "app"', 'service = "new"')], {"api", "1"}),
         ]:
@@ -166,6 +167,7 @@ class InheritanceTests(AssemblyCase):
         """The turn of a balancer survives a reload that does not touch its service."""
         before, _ = self.change()
         service = before.services["app"]
+        service.begin(before.services)
         chosen = [service.choose(None, ())]
         after = self.assemble(TWO_OF_EACH.replace("192.0.2.1", "192.0.2.9"), before)
         chosen.append(after.services["app"].choose(None, ()))
@@ -267,7 +269,7 @@ class PartsTests(AssemblyCase):
         settings, pool = service.settings, service.backends[0].pool.settings
         self.assertEqual((settings.connect_timeout, settings.response_header_timeout, settings.idle_timeout), (1.0, 2.0, 3.0))
         self.assertEqual((settings.pass_host_header, settings.max_replay_bytes), (False, 10))
-        self.assertEqual((pool.max_connections, pool.max_idle_connections, pool.idle_timeout, pool.connect_timeout), (4, 5, 6.0, 1.0))
+        self.assertEqual((pool.max_connections, pool.max_idle_connections, pool.idle_timeout), (4, 5, 6.0))
 
     def test_addresses(self):
         """The URL of a server becomes an address to connect to, a prefix, and what `Host` says."""

@@ -84,12 +84,12 @@ class JsonTests(SynchronousTestCase):
         self.assertEqual(list(plain), [*kinds, "providers", "dashboard", "observability", "shutdown_timeout_secs", "workers"])
         self.assertEqual(
             plain["routers"],
-            {"r": {"rule": "Host(`a.test`)", "service": "s", "entrypoints": [], "middlewares": [], "priority": 0}},
+            {"r": {"rule": "Host(`a.test`)", "service": "s", "entrypoints": [], "middlewares": [], "priority": 0, "timeouts": None}},
         )
         self.assertIsNone(plain["providers"])
         service = plain["services"]["s"]
         self.assertEqual(service["rollout"]["from"], "v1")
-        self.assertEqual(service["load_balancer"]["servers"], [{"url": "http://a", "weight": 1}])
+        self.assertEqual(service["load_balancer"]["servers"], [{"url": "http://a", "weight": 1, "state": "ready"}])
         self.assertEqual(
             plain["middlewares"]["keys"],
             {"type": "api-key", "header": "X-API-Key", "keys": ["«secret»"] * 2, "keys_file": None},

@@ -11,7 +11,7 @@ import a3sgw
 from a3sgw.config.load import load_text
 from a3sgw.config.reference import render
 from a3sgw.config.setting import settings_of
-from a3sgw.config.test.loading import MIDDLEWARE_TYPES
+from a3sgw.config.test.loading import ENTRYPOINT, MIDDLEWARE_TYPES
 from a3sgw.config.test.test_setting import CLASSES
 
 _PAGE = pathlib.Path(a3sgw.__file__).parent.parent / "docs" / "configuration.md"
@@ -49,9 +49,8 @@ class ReferenceTests(SynchronousTestCase):
         for row in (
             "| `address` | address | **required** | Where to listen; see [addresses](#addresses). |",
             '| `connect` | duration | `"5s"` | For a connection to be made. |',
-            "| `max_body_bytes` | integer | **required** | The largest body. 1 or more bytes. |",
             "| `tls` ⏳ | block | \u2013 | TLS. For http and tcp entrypoints only. |",
-            '`"least-connections"`, `"random"`. ⏳ This version runs only `"round-robin"`. |',
+            '`"tcp"`, `"udp"`. ⏳ This version runs only `"http"`. |',
         ):
             self.assertIn(row, page)
 
@@ -62,12 +61,19 @@ class ReferenceTests(SynchronousTestCase):
         for line in render(MIDDLEWARE_TYPES.values()).splitlines():
             if line.startswith("| `") and "**required**" in line:
                 self.assertEqual(len(re.findall(r"(?<!\\)\|", line)), 5, line)
-        self.assertNotIn("<", re.sub(r"<!--.*?-->", "", render(MIDDLEWARE_TYPES.values())))
+        self.assertNotRegex(re.sub(r"<!--.*?-->", "", render(MIDDLEWARE_TYPES.values())), r"<[\w.]+ (object|at 0x)|<\w+>")
 
     def test_example(self):
         """
-        The file shown as an example runs.
+        The file shown as an example runs, and so does the example of each middleware in a file like it.
         """
-        examples = re.findall(r"```hcl\n(.*?)```", render(MIDDLEWARE_TYPES.values()), re.S)
-        self.assertEqual(len(examples), 1)
-        self.assertEqual(load_text(examples[0], "example.hcl", {}).problems, ())
+        whole, *parts = re.findall(r"```hcl\n(.*?)```", render(MIDDLEWARE_TYPES.values()), re.S)
+        self.assertEqual(load_text(whole, "example.hcl", {}).problems, ())
+        self.assertEqual(len(parts), len([cls for cls in MIDDLEWARE_TYPES.values() if getattr(cls, "example", "")]))
+        for part in parts:
+            # What is named beside the middlewares stands in the rest of the file.
+            named = re.findall(r'^ *service += "(.*?)"', part, re.M)
+            services = "".join(f'services "{name}" {{\n  load_balancer {{ servers = [{{ url = "http://a" }}] }}\n}}\n' for name in named)
+            environ = dict.fromkeys(re.findall(r"\$\{(\w+)\}", part), "x" * 40)
+            text = f"{ENTRYPOINT}{services}{part}"
+            self.assertEqual(load_text(text, "example.hcl", environ, middleware_types=MIDDLEWARE_TYPES).problems, (), part)

@@ -90,10 +90,8 @@ class UnsupportedTests(SynchronousTestCase):
             "3:3: this version does not run tls yet; remove entrypoints.e.tls",
         )
         self.check(
-            _service('sticky { cookie = "c" }\n passive_health {}\n health_check { path = "/" }'),
-            "7:2: this version does not run health_check yet; remove services.s.load_balancer.health_check",
-            "5:2: this version does not run sticky yet; remove services.s.load_balancer.sticky",
-            "6:2: this version does not run passive_health yet; remove services.s.load_balancer.passive_health",
+            ENTRYPOINT + 'services "s" {\n scaling {\n  min_replicas = 2\n  container_concurrency = 2\n }\n}',
+            "4:18: this version does not run min_replicas yet; remove services.s.scaling.min_replicas",
         )
         self.check(
             ENTRYPOINT + "observability {\n tracing { }\n}\nproviders {\n file { watch = false }\n}",

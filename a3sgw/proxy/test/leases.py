@@ -80,7 +80,8 @@ class Lessee:
     Somebody who wants a connection, with what it was told in `told`; `then` is what it does when it gets one.
     """
 
-    def __init__(self, then=lambda upstream: None):
+    def __init__(self, then=lambda upstream: None, connect_timeout=5.0):
+        self.connect_timeout = connect_timeout
         self.told = []
         self.then = then
 

@@ -52,10 +52,6 @@ class Http1ClientContractTests(receiver_contract(make_client)):  # type: ignore[
         self.assertRegex(repr(make_client()), r"<Http1Client to http://app\.test for None on <Stream \d+ open held by none, 0 bytes")
 
 
-class _Service:
-    settings = ServiceSettings()
-
-
 class FailingExchange:
     """
     An exchange with a bug: it fails when the method `fails_in` is called. `told` is what it heard.
@@ -64,7 +60,8 @@ class FailingExchange:
     def __init__(self, fails_in=""):
         self.told = []
         self.fails_in = fails_in
-        self.service = _Service()
+        self.settings = ServiceSettings()
+        self.connect_timeout = 5.0
         self.head = RequestHead(b"GET", b"/")
         self.response_header_timeout = 30.0
 

@@ -9,6 +9,7 @@ from zope.interface.verify import verifyObject
 from a3sgw.interfaces import IDownstream
 from a3sgw.proxy.http1_server import Http1Server
 from a3sgw.proxy.test.dialogues import OK, DialogueCase, config, request, response
+from a3sgw.service.group import Group
 from a3sgw.service.service import Route, Service, ServiceSettings
 from a3sgw.testing import Dialogue, receiver_contract
 
@@ -335,7 +336,10 @@ class BugTests(LocalCase):
     def break_balancer(self, turn):
         entrypoint = self.dialogue.door().entrypoint
         old = self.dialogue.carrier.generation().services["app"]
-        service = Service("app", "broken", old.backends, BrokenBalancer(turn), ServiceSettings())
+        reactor = self.dialogue.reactor
+        group = Group(old.backends, BrokenBalancer(turn))
+        service = Service("app", "broken", [group], ServiceSettings(), reactor.seconds, reactor.callLater)
+        service.begin({})
         entrypoint.table = OneRoute(service, entrypoint.series)
 
     def assert_logged_once(self):

@@ -155,7 +155,7 @@ class QueueTests(PoolCase):
 
     def test_wait_is_bounded(self):
         """Who waits too long is told so, and no connection goes to it afterwards."""
-        self.make(max_connections=1, connect_timeout=5.0)
+        self.make(max_connections=1)
         upstream, _ = self.take()
         first = self.ask()
         self.reactor.advance(3)
@@ -301,7 +301,7 @@ class AddressTests(PoolCase):
 
     def test_slow_resolver(self):
         """The time for connecting includes the time for the name, and an answer that comes later is still of use to others."""
-        self.make(connect_timeout=5.0)
+        self.make()
         lessee = self.ask()
         self.reactor.advance(6)
         self.assertEqual(lessee.told, [Outcome.CONNECT_TIMEOUT])
@@ -313,7 +313,7 @@ class AddressTests(PoolCase):
 
     def test_time_limit(self):
         """What the name has taken is not given to the connection once more."""
-        self.make(connect_timeout=5.0)
+        self.make()
         self.ask()
         self.reactor.advance(2)
         self.dialer.answer(ADDRESS)

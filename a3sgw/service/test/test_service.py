@@ -2,12 +2,14 @@
 Tests of services and routes.
 """
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from a3sgw.interfaces import IBalancer
 from a3sgw.observe.record import Record
+from a3sgw.service.group import Group
 from a3sgw.service.service import Route, Service, ServiceSettings
 from a3sgw.service.test.test_balance import backends
 
@@ -34,12 +36,15 @@ class ServiceTests(SynchronousTestCase):
     def make(self, everybody):
         self.balancer = Last()
         verifyObject(IBalancer, self.balancer)
-        return Service("app", "last", everybody, self.balancer, ServiceSettings())
+        clock = Clock()
+        service = Service("app", "last", [Group(everybody, self.balancer)], ServiceSettings(), clock.seconds, clock.callLater)
+        service.begin({})
+        return service
 
     def test_choose(self):
         """The balancer is given all usable backends in configured order, and the record of the exchange."""
         everybody = backends(3)
-        everybody[1].is_usable = False
+        everybody[1].verdicts.is_draining = True
         service = self.make(everybody)
         record = Record()
         self.assertIs(service.choose(record, []), everybody[2])
@@ -57,7 +62,7 @@ class ServiceTests(SynchronousTestCase):
         everybody = backends(2)
         self.assertIsNone(self.make(everybody).choose(Record(), everybody))
         for backend in everybody:
-            backend.is_usable = False
+            backend.verdicts.is_draining = True
         self.assertIsNone(self.make(everybody).choose(Record(), []))
         self.assertIsNone(self.make([]).choose(Record(), []))
         self.assertEqual(self.balancer.asked, [])
@@ -65,7 +70,7 @@ class ServiceTests(SynchronousTestCase):
     def test_repr(self):
         """A service and a route say who they are."""
         everybody = backends(2)
-        everybody[0].is_usable = False
+        everybody[0].verdicts.is_draining = True
         service = self.make(everybody)
         self.assertEqual(repr(service), "<Service app 1/2 usable>")
         route = Route("main", service, None)

@@ -1,0 +1,220 @@
+"""
+The services of a generation: their backends, what is thought of them, and how one of them is chosen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+
+from a3sgw.assembly_parts import Kit, Parts
+from a3sgw.config.address import parse_server_url
+from a3sgw.config.model import LoadBalancerConfig, PassiveHealthConfig, ServerConfig, ServiceConfig, StickyConfig
+from a3sgw.policy.ejection import EjectionGroup, EjectionSettings
+from a3sgw.policy.split import Split
+from a3sgw.policy.sticky import name_server
+from a3sgw.proxy.pool import Pool, PoolSettings
+from a3sgw.service.backend import Backend, BackendAddress
+from a3sgw.service.balance import STRATEGIES
+from a3sgw.service.group import Group
+from a3sgw.service.judgement import Judgement
+from a3sgw.service.service import Judged, Service, ServiceSettings, Traits
+from a3sgw.service.sticky import CookieSettings, Stickiness
+from a3sgw.service.waiting import WaitingRoom
+from a3sgw.service.watch import AttemptListener, Watch
+
+__all__ = ["assemble_service"]
+
+
+@attrs.frozen
+class _Members:
+    """
+    The backends that share one balancer, before they have one: those of the service (`revision` is `None`) or of a revision.
+    """
+
+    revision: str | None
+    strategy: str
+    servers: tuple[ServerConfig, ...]
+
+
+def assemble_service(config: ServiceConfig, parts: Parts, kit: Kit) -> Service:
+    """
+    Return the service for `config`: that of the previous generation if nothing about it changed.
+
+    What it is made of is taken over even if the service itself is not: backends with their pools, verdicts, and who waits. Long because
+    everything about a service comes together here.
+    """
+    balancing = config.load_balancer
+    members = [_Members(each.name, each.strategy, each.servers) for each in config.revisions] or [
+        _Members(None, balancing.strategy, balancing.servers)
+    ]
+    backends = [_backends(config, each, parts, kit) for each in members]
+    judgements = [_judgements(config, each, parts) for each in members]
+    room = _room(config, parts, kit)
+
+    def make() -> Service:
+        groups = []
+        judged = []
+        for each, servers, opinions in zip(members, backends, judgements, strict=True):
+            balancer = STRATEGIES[each.strategy].build(servers)
+            group = Group(
+                servers,
+                balancer,
+                strategy=each.strategy,
+                revision=each.revision,
+                panic_threshold=balancing.panic_threshold_percent,
+            )
+            groups.append(group)
+            listeners = [balancer] if hasattr(balancer, "attempt_ended") else []
+            judged += [
+                Judged(backend, opinion, _watch(balancing, backend, listeners, kit), server.state == "drain")
+                for backend, opinion, server in zip(servers, opinions, each.servers, strict=True)
+            ]
+        shares = [(group, revision.traffic_percent) for group, revision in zip(groups, config.revisions, strict=False)]
+        return Service(
+            config.name,
+            balancing.strategy,
+            groups,
+            _settings(config),
+            kit.dialer.deadlines.seconds,
+            kit.reactor.callLater,
+            _traits(config, room, kit),
+            Split(shares) if shares else None,
+            judged,
+        )
+
+    return parts.take(("service", config), make)
+
+
+def _settings(config: ServiceConfig) -> ServiceSettings:
+    return ServiceSettings(
+        connect_timeout=config.timeouts.connect,
+        response_header_timeout=config.timeouts.response_header,
+        idle_timeout=config.timeouts.idle,
+        total_timeout=config.timeouts.total,
+        pass_host_header=config.pass_host_header,
+        max_replay_bytes=config.max_replay_bytes,
+    )
+
+
+def _traits(config: ServiceConfig, room: WaitingRoom | None, kit: Kit) -> Traits:
+    failover = config.failover
+    sticky = config.load_balancer.sticky
+    return Traits(
+        sticky=None if sticky is None else _stickiness(config.name, sticky, kit),
+        room=room,
+        failover=None if failover is None else failover.service,
+        failover_statuses=frozenset() if failover is None else frozenset(failover.status_codes),
+        revision_header=(config.revision_header or "").lower().encode("ascii"),
+        revision_cookie=(config.revision_cookie or "").encode("ascii"),
+    )
+
+
+def _stickiness(name: str, sticky: StickyConfig, kit: Kit) -> Stickiness:
+    # Hashed, so that a key may be any text.
+    keys = [hashlib.blake2b(key.reveal().encode("utf-8", "surrogatepass")).digest() for key in sticky.keys]
+    cookie = CookieSettings(
+        name=sticky.cookie.encode("ascii"),
+        ttl=sticky.ttl_secs,
+        secure=sticky.secure,
+        http_only=sticky.http_only,
+        same_site=sticky.same_site,
+        domain=None if sticky.domain is None else sticky.domain.encode("ascii"),
+    )
+    return Stickiness(name, cookie, keys or [kit.sticky_key], kit.wall_clock)
+
+
+def _room(config: ServiceConfig, parts: Parts, kit: Kit) -> WaitingRoom | None:
+    scaling = config.scaling
+    if scaling is None or not (scaling.container_concurrency or scaling.buffer_enabled):
+        return None
+    waiting = scaling.buffer_size if scaling.buffer_enabled else 0
+    bounds = (scaling.container_concurrency, waiting, float(scaling.buffer_timeout_secs))
+    return parts.take(
+        ("room", config.name, bounds), lambda: WaitingRoom(*bounds, kit.dialer.deadlines.seconds, kit.reactor.callLater)
+    )
+
+
+# -- backends -------------------------------------------------------------------------------------------------------------------------
+
+
+def _turns(servers: Sequence[ServerConfig]) -> list[tuple[ServerConfig, int]]:
+    """
+    Return each server with its turn among those of the same URL: each listing is a backend of its own.
+    """
+    seen: dict[str, int] = {}
+    found = []
+    for server in servers:
+        seen[server.url] = turn = seen.get(server.url, 0) + 1
+        found.append((server, turn))
+    return found
+
+
+def _backends(config: ServiceConfig, members: _Members, parts: Parts, kit: Kit) -> list[Backend]:
+    return [_backend(config, members.revision, server, turn, parts, kit) for server, turn in _turns(members.servers)]
+
+
+def _backend(config: ServiceConfig, revision: str | None, server: ServerConfig, turn: int, parts: Parts, kit: Kit) -> Backend:
+    pooling = config.connection_pool
+    settings = PoolSettings(
+        max_connections=pooling.max_connections,
+        max_idle_connections=pooling.max_idle_connections,
+        idle_timeout=pooling.idle_timeout,
+    )
+
+    def make() -> Backend:
+        backend = Backend(config.name, server.url, _backend_address(server.url), server.weight, revision)
+        backend.sticky_name = name_server(config.name, f"{revision or ''} {server.url} {turn}")
+        backend.pool = Pool(backend, settings, kit.dialer)
+        backend.series = kit.metrics.backend_series(config.name, server.url)
+        # Slow start is for servers that come later than the gateway.
+        backend.usable_since = kit.dialer.deadlines.seconds() if parts.has_previous else float("-inf")
+        return backend
+
+    # Whether a server drains is for the service to know, and no reason to lose its connections.
+    return parts.take(("backend", config.name, revision, server.url, server.weight, turn, settings), make)
+
+
+def _backend_address(url: str) -> BackendAddress:
+    address = parse_server_url(url)
+    if address.scheme == "unix":
+        return BackendAddress("http", "", 0, address.path, b"", b"localhost")
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    authority = host if address.port == 80 else f"{host}:{address.port}"
+    return BackendAddress("http", address.host, address.port, "", address.path.encode("ascii"), authority.encode("ascii"))
+
+
+def _judgements(config: ServiceConfig, members: _Members, parts: Parts) -> list[Judgement]:
+    balancing = config.load_balancer
+    passive = balancing.passive_health
+    ejections: EjectionGroup | None = None
+    if passive is not None:
+        settings = EjectionSettings(
+            consecutive_errors=passive.consecutive_errors,
+            error_threshold=passive.error_threshold,
+            window=float(passive.window_secs),
+            base=float(passive.recovery_secs),
+            maximum=float(max(passive.recovery_secs, passive.max_recovery_secs)),
+            trials=passive.trial_requests,
+        )
+        key = ("ejections", config.name, members.revision, passive)
+        ejections = parts.take(key, lambda: EjectionGroup(settings, max_ejection_percent=passive.max_ejection_percent))
+    return [
+        parts.take(
+            ("judgement", config.name, members.revision, server.url, turn, passive, balancing.health_check),
+            lambda: Judgement(ejections, is_probed=balancing.health_check is not None),
+        )
+        for server, turn in _turns(members.servers)
+    ]
+
+
+def _watch(balancing: LoadBalancerConfig, backend: Backend, listeners: Sequence[Any], kit: Kit) -> Watch | None:
+    passive: PassiveHealthConfig | None = balancing.passive_health
+    if passive is None and not listeners:
+        return None
+    statuses = frozenset() if passive is None else frozenset(passive.status_codes)
+    heard: Sequence[AttemptListener] = listeners
+    return Watch(backend, statuses, heard, kit.dialer.deadlines.seconds, lambda backend, change: None)
