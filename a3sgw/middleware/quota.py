@@ -61,7 +61,9 @@ def headers_setting() -> Any:
     Declare `headers: bool`.
     """
     return setting(
-        FLAG, "Tell clients how they stand, in `RateLimit-Limit`, `RateLimit-Remaining` and `RateLimit-Reset` of every answer.", default=True
+        FLAG,
+        "Tell clients how they stand, in `RateLimit-Limit`, `RateLimit-Remaining` and `RateLimit-Reset` of every answer.",
+        default=True,
     )
 
 

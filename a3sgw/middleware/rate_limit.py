@@ -48,8 +48,8 @@ class RateLimitConfig:
     """
     Limit how many requests of each client pass, by a bucket that is refilled continuously; others are answered 429.
 
-    Each client may send `burst` requests at once and `rate` per second in the long run. Who is refused learns in `Retry-After` when the next
-    request will pass; being refused costs nothing. A client is the address that trusted proxies vouch for.
+    Each client may send `burst` requests at once and `rate` per second in the long run. Who is refused learns in `Retry-After` when the
+    next request will pass; being refused costs nothing. A client is the address that trusted proxies vouch for.
 
     To limit each user, or each holder of an API key, list the middleware that checks them before this one and name the header that it sets:
     what clients themselves send under that name is removed, so nobody can borrow another's limit or invent new ones. Of a header that no
