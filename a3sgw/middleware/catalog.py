@@ -24,6 +24,7 @@ from a3sgw.middleware import (
     cors,
     forward_auth,
     headers,
+    in_flight,
     ip_allow,
     jwt,
     named_chain,
@@ -52,6 +53,7 @@ BUILT_IN: Final[tuple[IMiddlewareFactory, ...]] = (
     ip_allow.factory,
     compress.factory,
     tcp_filter.factory,
+    in_flight.factory,
     named_chain.factory,
 )
 """In the order of the reference."""

@@ -56,14 +56,14 @@ class SourceSettings(Protocol):
     def ipv6_prefix(self) -> int: ...
 
 
-def source_setting() -> Any:
+def source_setting(*, default: str = "client-ip") -> Any:
     """
     Declare `source: str`.
     """
     return setting(
         Word(("client-ip", "header", "host", "router")),
         "Who has a limit of his own: each client address, each value of `header`, or each host; with `router` all share one.",
-        default="client-ip",
+        default=default,
     )
 
 
