@@ -71,7 +71,9 @@ class CompressConfig:
         default=tuple(name.decode() for name in ENCODINGS),
     )
     level: int = setting(
-        Integer(minimum=1, maximum=9), "From 1, the fastest, to 9, the smallest; beyond 6 the price multiplies for a few percent.", default=6
+        Integer(minimum=1, maximum=9),
+        "From 1, the fastest, to 9, the smallest; beyond 6 the price multiplies for a few percent.",
+        default=6,
     )
     min_size_bytes: int = setting(
         Integer(maximum=2**30, unit="bytes"), "Smaller bodies are left alone; one of unknown size is encoded.", default=1024
