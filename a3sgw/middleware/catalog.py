@@ -16,6 +16,7 @@ from twisted.plugin import getPlugins
 from a3sgw import plugins
 from a3sgw.interfaces import IMiddlewareFactory
 from a3sgw.middleware import (
+    add_prefix,
     api_key,
     basic_auth,
     body_limit,
@@ -30,6 +31,10 @@ from a3sgw.middleware import (
     named_chain,
     rate_limit,
     rate_limit_redis,
+    redirect_regex,
+    redirect_scheme,
+    replace_path,
+    request_id,
     retry,
     strip_prefix,
     tcp_filter,
@@ -47,6 +52,11 @@ BUILT_IN: Final[tuple[IMiddlewareFactory, ...]] = (
     cors.factory,
     headers.factory,
     strip_prefix.factory,
+    add_prefix.factory,
+    replace_path.factory,
+    redirect_scheme.factory,
+    redirect_regex.factory,
+    request_id.factory,
     body_limit.factory,
     retry.factory,
     circuit_breaker.factory,

@@ -85,8 +85,8 @@ class Forwarding:
         """
         Return the forwarding that says `changes`, names and values, instead of what this one says under these names.
 
-        An empty value leaves the line out, which `X-Forwarded-Host` cannot be, nor `Via` be changed. Variants are remembered, because mostly
-        the same are asked for again and again.
+        An empty value leaves the line out, which `X-Forwarded-Host` cannot be, nor `Via` be changed. Variants are remembered, because
+        mostly the same are asked for again and again.
         """
         known = self._variants
         if known is None:
