@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from a3sgw.errors import Outcome
 
 __all__ = [
+    "IDEMPOTENT",
     "Field",
     "LocalResponse",
     "RequestHead",
@@ -26,6 +27,8 @@ __all__ = [
     "set_field",
 ]
 
+IDEMPOTENT: Final = frozenset([b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"])
+"""The methods of RFC 9110 section 9.2.2: sending one twice does what sending it once does."""
 
 _NONE: Final[Set[bytes]] = frozenset()
 

@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 
 from a3sgw.errors import Outcome
 from a3sgw.interfaces import IDownstream, IUpstream
-from a3sgw.message import Field, LocalResponse, RequestHead, ResponseHead
+from a3sgw.message import IDEMPOTENT, Field, LocalResponse, RequestHead, ResponseHead
 from a3sgw.net.valve import CLIENT_SLOW, UPSTREAM_SLOW, WAITING_ROOM
 from a3sgw.observe.record import Record
 from a3sgw.policy.slots import Admission
@@ -39,10 +39,7 @@ from a3sgw.service.waiting import WaitingRoom
 from a3sgw.wire.http1 import status_line
 from a3sgw.wire.request_id import new_request_id
 
-__all__ = ["Exchange", "new_request_id"]
-
-IDEMPOTENT: Final = frozenset([b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"])
-"""The methods of RFC 9110 section 9.2.2: sending one twice does what sending it once does."""
+__all__ = ["IDEMPOTENT", "Exchange", "new_request_id"]
 
 _WAITING_BYTES: Final = 65536
 
@@ -53,7 +50,8 @@ class Exchange(Record):
 
     `request_ended` says that the whole request body has been received. `_replay` holds the body pieces sent so far while the request could
     still be sent again, `_pending` what has been received but could not be sent yet. `_cancel_wait` ends the waiting for whatever is waited
-    for. `_local_outcome` is why the answer is the gateway's own, if it is.
+    for. `_local_outcome` is why the answer is the gateway's own, if it is. `stale_retried` says that one of the `attempts` was lost on a
+    kept connection that the backend had closed, and made good.
 
     For middlewares: `head`, `forwarding` and `response_header_timeout` (seconds for one attempt) may be changed until the request is sent;
     `notes` is for what they want to remember, by middleware.
@@ -72,7 +70,6 @@ class Exchange(Record):
         "_replay",
         "_replay_is_lost",
         "_replay_room",
-        "_stale_retried",
         "_ticket",
         "_total_timer",
         "_trailers",
@@ -87,6 +84,7 @@ class Exchange(Record):
         "response_header_timeout",
         "service",
         "settings",
+        "stale_retried",
     )
 
     _log = Logger()
@@ -119,12 +117,12 @@ class Exchange(Record):
         self._place: WaitingRoom | None = None
         self._ticket = -1
         self._total_timer: Any = None
+        self.stale_retried = False
         self.binding: Binding | None = None
         self.bound_service: Service | None = None
         self._is_answered = False
         self._local_outcome: Outcome | None = None
         self._passage: Passage | None = None
-        self._stale_retried = False
         self._pending = b""
         self._trailers: Sequence[Field] = ()
         self._replay: list[bytes] | None = None
@@ -238,7 +236,7 @@ class Exchange(Record):
         """
         backend = self._choose()
         if backend is not None:
-            self._try(backend, fresh=False)
+            self._try(backend)
 
     def _choose(self) -> Backend | None:
         """
@@ -321,15 +319,18 @@ class Exchange(Record):
         self._tried = []
         return True
 
-    def _try(self, backend: Backend, *, fresh: bool) -> None:
+    def _try(self, backend: Backend) -> None:
         self.backend = backend
-        self.attempts += 1
         backend.in_flight += 1
         self._holds_backend = True
         if backend.watch is not None:
             self._ticket = backend.watch.begin()
         if self._passage is not None:
             self._passage.attempt_begun(backend)
+        self._lease(backend, fresh=False)
+
+    def _lease(self, backend: Backend, *, fresh: bool) -> None:
+        self.attempts += 1
         upstream = backend.pool.lease(self, fresh=fresh)
         head = self.head
         assert head is not None
@@ -365,7 +366,7 @@ class Exchange(Record):
                 backend = self.service.choose(self, [*self._tried, *self._excluded()])
                 if backend is not None:
                     self.service.retries += 1
-                    self._try(backend, fresh=False)
+                    self._try(backend)
                     return
             if self._fails_over():
                 self.choose_and_try()
@@ -576,16 +577,16 @@ class Exchange(Record):
         self.detail = detail
         head = self.head
         assert head is not None
-        if is_stale and not self._stale_retried and head.method in IDEMPOTENT and not self._is_answered and not self._replay_is_lost:
-            # The backend had closed it while it was idle; on a fresh connection the same backend will do.
-            self._stale_retried = True
+        if is_stale and not self.stale_retried and head.method in IDEMPOTENT and not self._is_answered and not self._replay_is_lost:
+            # The backend had closed it while it was idle, which is no fault; on a fresh connection the same attempt goes on.
+            self.stale_retried = True
             assert self.backend is not None
-            self._let_go_of_backend(outcome, 0)
             # What the lost connection did not take must not hold the next one up.
             self._downstream.free_request(UPSTREAM_SLOW)
             self.service.retries += 1
-            self._try(self.backend, fresh=True)
-        elif not self._tries_again(outcome, 0):
+            self._lease(self.backend, fresh=True)
+        elif self.upstream_status or not self._tries_again(outcome, 0):
+            # After its head a response is not taken back, though a hook may keep it yet.
             self._give_up(outcome)
 
     def upstream_congested(self) -> None:

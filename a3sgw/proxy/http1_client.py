@@ -290,7 +290,8 @@ class Http1Client:
         if exchange is None:
             self._stream.abort()
             return
-        is_stale = self.was_used and not self._has_answered and not self._buffer
+        # Only a close can be what it has not told us yet. A wrong answer, or none in time, is the backend's own.
+        is_stale = outcome is Outcome.BACKEND_CLOSED and self.was_used
         self.exchange = None
         self._reader = None
         self._buffer = b""

@@ -378,6 +378,20 @@ class FailureTests(DialogueCase):
         self.assertTrue(self.hear(self.client).endswith(b"ok"))
         self.assertEqual(self.dialogue.outcomes(), ["completed", "completed"])
 
+    def test_no_answer_on_a_kept_connection(self):
+        """A server that takes too long, or answers nonsense, is not asked again because its connection had been kept."""
+        for seconds, nonsense, status, word in ((31, b"", 504, "response-timeout"), (0, b"What?\r\n\r\n", 502, "response-malformed")):
+            self.converse()
+            backend = self.ask()
+            self.say(backend, OK)
+            self.hear(self.client)
+            self.assertIs(self.ask(), backend)
+            if nonsense:
+                self.say(backend, nonsense)
+            self.dialogue.reactor.advance(seconds)
+            self.assert_refused(status, word)
+            self.assertEqual(len(self.dialogue.backends), 1)
+
     def test_stale_connection_and_post(self):
         """A request that must not be sent twice is not: the client is told."""
         self.converse()

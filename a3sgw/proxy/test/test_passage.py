@@ -547,6 +547,41 @@ class AttemptTests(PassageCase):
         self.assertTrue(self.client.was_reset)
         self.assertEqual(self.told("failed"), [])
 
+    def test_nothing_while_the_answer_waits(self):
+        """Nobody is asked when a response is lost that hooks have begun to look at."""
+        (probe,) = self.pass_probes()
+        probe.attempt = 1.0
+        waiting = Deferred()
+        probe.response = lambda exchange, head: waiting if head.status == 200 else None
+        backend = self.ask(request("PUT", "/", "Content-Length: 4", body=b"ab"))
+        self.hear(backend)
+        self.say(backend, response("200 OK", "Content-Length: 4", body=b"ab"))
+        backend.close()
+        # The server is not read meanwhile, but it cannot be written to either.
+        self.say(self.client, b"cd")
+        self.assert_refused(502, "response-incomplete")
+        self.assertTrue(waiting.called)
+        self.dialogue.reactor.advance(5)
+        self.assertEqual(self.told("failed"), [])
+        self.assertEqual(len(self.dialogue.backends), 1)
+
+    def test_kept_connection_closed(self):
+        """A kept connection that proves to be closed is not the end of an attempt."""
+        (_probe,) = self.pass_probes()
+        self.ask()
+        self.answer()
+        backend = self.dialogue.backend()
+        # The backend closes when the second request has just been sent.
+        self.client.send(request())
+        self.dialogue.door().connections.copy().pop()._stream.doRead()
+        self.dialogue.reactor.flushes.run()
+        self.assertTrue(backend.take())
+        backend.close()
+        self.assertIsNot(self.dialogue.backend(), backend)
+        self.assertTrue(self.answer().endswith(b"ok"))
+        whole = [("m1", "begun", "http://192.0.2.1"), ("m1", "ended", "http://192.0.2.1", "completed", 200)]
+        self.assertEqual(self.told("begun", "ended", "failed"), whole * 2)
+
     def test_connection_failures(self):
         """Every server is tried once without asking; then somebody may want another round."""
         (probe,) = self.pass_probes(servers=2, answers_dials=False)

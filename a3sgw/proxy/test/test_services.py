@@ -501,6 +501,29 @@ class PassiveTests(BalancedCase):
             self.say(backend, response("200 OK", "Connection: close", "Content-Length: 2", body=b"ok"))
             self.assertTrue(self.hear(client).endswith(b"ok"))
 
+    def test_kept_connections_closed(self):
+        """A server that closes connections which nobody used is no failing server."""
+        self.balance(self.RULES, servers=2)
+        clients = []
+        for _ in range(6):
+            client, backend, asked = self.begin()
+            clients.append((client, backend, asked))
+        for _client, backend, _asked in clients:
+            self.say(backend, OK)
+        kept = [(client, backend) for client, backend, asked in clients if asked == 1]
+        for client, _backend in kept:
+            client.send(request())
+        for connection in list(self.dialogue.door().connections):
+            connection._stream.doRead()
+        self.dialogue.reactor.flushes.run()
+        self.assertGreater(len([backend for _client, backend in kept if backend.take()]), 1)
+        for _client, backend in kept:
+            backend.close()
+        self.dialogue.reactor.settle()
+        self.assertEqual(self.states(), {1: True, 2: True})
+        for client, _backend in kept:
+            client.close()
+
     def test_reload(self):
         """Verdicts survive a reload that leaves their rules alone, with the time they have yet to run."""
         self.balance(self.RULES)
