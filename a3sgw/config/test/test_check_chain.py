@@ -134,6 +134,7 @@ class CheckTests(SynchronousTestCase):
     def test_circles(self):
         """A chain that leads back to itself is reported once, where the circle closes, whoever lists it."""
         self.check(chain("a", "a") + router("a"), '8:18: middleware "a" leads back to itself: "a" → "a"')
+        self.check(chain("in", "a") + chain("a", "a"), '13:18: middleware "a" leads back to itself: "a" → "a"')
         self.check(
             chain("a", "x", "b") + chain("b", "a") + plain("x") + router("a", "b"),
             '13:18: middleware "a" leads back to itself: "a" → "b" → "a"',
