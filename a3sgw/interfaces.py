@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from a3sgw.middleware.surroundings import Surroundings
     from a3sgw.observe.record import Record
     from a3sgw.proxy.exchange import Exchange
-    from a3sgw.service.backend import Backend
-    from a3sgw.service.service import Service
+    from a3sgw.service.backend import Backend, BackendAddress
+    from a3sgw.service.service import Service, ServiceSettings
 
 __all__ = [
     "IAttemptHook",
@@ -43,6 +43,7 @@ __all__ = [
     "IDestination",
     "IDownstream",
     "IIdentitySource",
+    "ILessee",
     "ILogSink",
     "IMiddlewareFactory",
     "IObserver",
@@ -177,6 +178,69 @@ class IUpstream(Interface):
     def free_response(pauser: int) -> None:
         """
         Withdraw `pauser`.
+        """
+
+
+class ILessee(Interface):
+    """
+    Whoever leases connections from a pool to send requests on them: an exchange, or an errand of the gateway's own.
+
+    The pool answers each `lease` that gave no connection at once by one of `upstream_leased` and `lease_failed`, unless the lessee calls
+    `cancel` first. After `send_request` the upstream reports to the lessee: `interim_received` any number of times, then `head_received`
+    and, unless that ended it, `response_body_received` until the end. `upstream_failed` comes instead of any of them and is the last
+    report. When a report says that the response ended or failed, the upstream has let go of the lessee; the lessee may lease and send
+    again, or abort an upstream that is still there, before any of these calls returns.
+    """
+
+    head: RequestHead | None = Attribute("The request: its method, and how its body is framed. Set before `send_request`.")
+    settings: ServiceSettings = Attribute("Those of the service, or what a router makes of them. Set before `send_request`.")
+    connect_timeout: float = Attribute("Seconds that a connection may take to be made, or to come free. Set before `lease`.")
+    response_header_timeout: float = Attribute("Seconds that the upstream may take until the response begins.")
+
+    def upstream_leased(upstream: IUpstream) -> None:
+        """
+        A connection was found. It is the lessee's until the response has ended, or failed, or the lessee aborts it.
+        """
+
+    def lease_failed(outcome: Outcome) -> None:
+        """
+        No connection was found: nothing was sent.
+        """
+
+    def request_lines(address: BackendAddress) -> list[bytes]:
+        """
+        Return the request as HTTP/1 lines for the server at `address`, without CRLF, all but the framing of its body. The list is the
+        caller's to change.
+        """
+
+    def interim_received(head: ResponseHead) -> None:
+        """
+        A 1xx response arrived, but not 101.
+        """
+
+    def head_received(head: ResponseHead, piece: bytes, ended: bool) -> None:
+        """
+        The response arrived: its head and the first piece of its body, `ended` if this was all of it.
+        """
+
+    def response_body_received(piece: bytes, ended: bool, trailers: Sequence[Field]) -> None:
+        """
+        The next piece of the response's body arrived.
+        """
+
+    def upstream_failed(outcome: Outcome, *, is_stale: bool, detail: str) -> None:
+        """
+        The upstream broke off and is gone. `is_stale` says that it was a kept connection which had not answered anything.
+        """
+
+    def upstream_congested() -> None:
+        """
+        The backend does not keep up with the request's body. Followed by `upstream_drained` unless the upstream fails.
+        """
+
+    def upstream_drained() -> None:
+        """
+        The backend has taken everything.
         """
 
 
@@ -420,7 +484,8 @@ class IOutbound(Interface):
 
     def open(url: str) -> IDestination:
         """
-        Return a destination for the server of an `http://` or `https://` URL, whose path is not looked at. Nothing is connected yet.
+        Return a destination for the server of an `http://` or `https://` URL, whose path is not looked at, or for the one that listens on
+        the socket of `unix:/path`. Nothing is connected yet.
         """
 
     def open_service(service: Service) -> IDestination:
@@ -441,7 +506,8 @@ class IDestination(Interface):
         Ask for `target` (path and query) and give the whole answer, whatever its status; redirects are not followed.
 
         Fails with `errors.UpstreamError` whose outcome says what went wrong, at the latest after `timeout` seconds, or if the answer's body
-        is larger than `max_body_bytes`. `Host` and framing fields are added. Cancelling gives the request up.
+        is larger than `max_body_bytes`. `Host` and framing fields are added; such fields among `fields` are left out. Cancelling gives the
+        request up. Raises `ValueError` if the request would not be well-formed, because a field has a line break in it, say.
         """
 
     def close() -> None:

@@ -1,53 +1,121 @@
 """
-Small requests of the gateway's own, over its own client.
+Small requests of the gateway's own: to an authentication service, for keys, for an error page.
+
+A destination is asked by errands. That of a URL has a pool of its own; that of a service uses those of the service.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from a3sgw.errors import Outcome, UpstreamError
+from a3sgw.config.address import ServerAddress, parse_server_url, split_http_url
 from a3sgw.interfaces import IDestination, IOutbound
 from a3sgw.message import Field, LocalResponse
 from a3sgw.net.connect import Dialer
-from a3sgw.service.service import Service
+from a3sgw.proxy.errand import Choice, Errand, make_head
+from a3sgw.proxy.pool import Pool, PoolSettings
+from a3sgw.service.backend import Backend, BackendAddress
+from a3sgw.service.service import Service, ServiceSettings
 
-__all__ = ["Outbound"]
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
+__all__ = ["Destination", "Outbound"]
+
+
+class _OnlyServer:
+    """
+    The server of a URL, in the place of a service.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.settings = ServiceSettings()
+        self.retries = 0
+        self._backend = backend
+
+    def choose(self, exchange: Any, tried: Sequence[Backend]) -> Backend | None:
+        return None if tried else self._backend
+
+
+@implementer(IDestination)
+class Destination:
+    """
+    Sends errands to one of the servers of `service`. `pool` is closed with it; a service's own pools are not.
+    """
+
+    def __init__(self, service: Choice, later: Callable[..., Any], pool: Pool | None = None) -> None:
+        self._service = service
+        self._later = later
+        self._pool = pool
+
+    def fetch(
+        self, method: bytes, target: bytes, fields: Sequence[Field], *, body: bytes, timeout: float, max_body_bytes: int
+    ) -> Deferred[LocalResponse]:
+        """
+        Ask for `target` and give the whole answer. `ValueError` if the request would not be well-formed.
+        """
+        errand = Errand(self._service, make_head(method, target, fields, len(body)), body, max_body_bytes)
+        return errand.start(self._later, timeout)
+
+    def close(self) -> None:
+        """
+        Close what is idle.
+        """
+        if self._pool is not None:
+            self._pool.retire()
 
 
 @implementer(IOutbound)
 class Outbound:
     """
-    The way out.
+    The gateway's own way out.
+
+    `authorities` are the certificates to which those of `https` servers must lead, instead of the ones that the system trusts.
     """
 
-    def __init__(self, dialer: Dialer, reactor: Any) -> None:
+    def __init__(self, dialer: Dialer, reactor: Any, authorities: Sequence[Certificate] | None = None) -> None:
         self._dialer = dialer
         self._reactor = reactor
+        self._authorities = authorities
 
-    def open(self, url: str) -> _Destination:
+    def open(self, url: str) -> Destination:
         """
-        Return the destination of `url`.
+        Return a destination for the server of an `http://` or `https://` URL, or behind a socket: `unix:/path`.
         """
-        return _Destination()
+        address = parse_server_url(url) if url.startswith("unix:") else split_http_url(url)
+        where = _backend_address(address)
+        # As the URL may have it, but without path and query, which may hold secrets.
+        name = f"unix:{where.path}" if where.path else f"{address.scheme}://{where.authority.decode('ascii')}"
+        backend = Backend("", name, where, 1)
+        backend.pool = pool = Pool(backend, PoolSettings(), self._dialer_for(address))
+        return Destination(_OnlyServer(backend), self._reactor.callLater, pool)
 
-    def open_service(self, service: Service) -> _Destination:
+    def open_service(self, service: Service) -> Destination:
         """
         Return a destination that asks `service`.
         """
-        return _Destination()
+        return Destination(service, self._reactor.callLater)
+
+    def _dialer_for(self, address: ServerAddress) -> Any:
+        if address.scheme != "https":
+            return self._dialer
+        # Only here, so that whoever asks nobody over TLS runs without OpenSSL.
+        from a3sgw.proxy.outbound_tls import TlsDialer
+
+        return TlsDialer(self._dialer, address.host, self._authorities)
 
 
-@implementer(IDestination)
-class _Destination:
-    def fetch(
-        self, method: bytes, target: bytes, fields: Sequence[Field], *, body: bytes, timeout: float, max_body_bytes: int
-    ) -> Deferred[LocalResponse]:
-        return fail(UpstreamError(Outcome.CONNECT_FAILED))
-
-    def close(self) -> None:
-        pass
+def _backend_address(address: ServerAddress) -> BackendAddress:
+    """
+    Return where `address` leads. Its path is left out: errands have whole targets.
+    """
+    if address.scheme == "unix":
+        return BackendAddress("http", "", 0, address.path, b"", b"localhost")
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    is_default = address.port == (443 if address.scheme == "https" else 80)
+    authority = host if is_default else f"{host}:{address.port}"
+    return BackendAddress(address.scheme, address.host, address.port, "", b"", authority.encode("ascii"))

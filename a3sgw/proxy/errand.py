@@ -1,0 +1,341 @@
+"""
+One request of the gateway's own.
+
+An `Errand` takes the place of an exchange before a pool and its connections, so a request of the gateway's own is written, read, refused
+and retried like any other, and its server is held to the same strict reading. What it has besides is one time limit for everything and a
+bound on what it keeps in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any, Final, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from a3sgw.errors import Outcome, ProtocolError, UpstreamError
+from a3sgw.interfaces import ILessee, IUpstream
+from a3sgw.message import Field, LocalResponse, RequestHead, ResponseHead
+from a3sgw.net.deadline import NEVER
+from a3sgw.observe.record import Record
+from a3sgw.proxy.exchange import IDEMPOTENT
+from a3sgw.proxy.pool import Pool
+from a3sgw.service.backend import Backend, BackendAddress
+from a3sgw.service.service import ServiceSettings
+from a3sgw.wire.fields import (
+    CONNECTION,
+    CONTENT_LENGTH,
+    EXPECT,
+    HOP_BY_HOP,
+    HOST,
+    LOOKALIKE,
+    ONLY_TOKEN,
+    REQUEST_KINDS,
+    TE,
+    TRANSFER_ENCODING,
+    LineTable,
+    only,
+)
+
+__all__ = ["Choice", "Errand", "make_head"]
+
+_LINES: Final = LineTable(REQUEST_KINDS)
+_ONLY_TARGET: Final = only(bytes(range(33, 127)))
+_OURS: Final = frozenset([CONNECTION, CONTENT_LENGTH, EXPECT, HOP_BY_HOP, HOST, LOOKALIKE, TE, TRANSFER_ENCODING])
+_ANNOUNCE_BODY: Final = frozenset([b"POST", b"PUT", b"PATCH"])
+"""The methods whose request says that it has no body (RFC 9110 section 8.6)."""
+
+
+def make_head(method: bytes, target: bytes, fields: Sequence[Field], length: int) -> RequestHead:
+    """
+    Return the head of a request with a body of `length` bytes.
+
+    Of `fields`, those that frame the message, concern the connection, or name the host are left out. What a field says may come from a
+    client, so each is judged as if it came from one: `ValueError` for anything that would not be exactly one line.
+    """
+    if not method or method.translate(ONLY_TOKEN) != method:
+        raise ValueError(f"the method of an outbound request, {method!r}, is no token")
+    if not target or target.translate(_ONLY_TARGET) != target:
+        raise ValueError(f"the target of an outbound request, {target[:64]!r}, is empty or holds a blank or a control character")
+    head = RequestHead(method, target)
+    try:
+        verdicts = [_LINES.get(field.line) or _LINES.judge(field.line) for field in fields]
+    except ProtocolError as error:
+        raise ValueError(f"a field of an outbound request cannot be sent: {error}") from None
+    head.fields = [field for kind, field, _ in verdicts if kind not in _OURS]
+    head.length = length
+    head.has_length = length > 0 or method in _ANNOUNCE_BODY
+    return head
+
+
+class Choice(Protocol):
+    """
+    Where an errand may go: a service, or the only server of a URL.
+    """
+
+    retries: int
+
+    @property
+    def settings(self) -> ServiceSettings: ...
+
+    def choose(self, exchange: Any, tried: Sequence[Backend]) -> Backend | None: ...
+
+
+@implementer(ILessee)
+class Errand(Record):
+    """
+    One request of the gateway's own.
+
+    A `Record` because balancers read one. `_end` is its one end, however it ends.
+    """
+
+    __slots__ = (
+        "_body",
+        "_is_waiting",
+        "_max_body_bytes",
+        "_pieces",
+        "_response",
+        "_result",
+        "_room",
+        "_stale_retried",
+        "_ticket",
+        "_timer",
+        "_tried",
+        "_upstream",
+        "binding",
+        "bound_service",
+        "connect_timeout",
+        "response_header_timeout",
+        "service",
+        "settings",
+    )
+
+    _log = Logger()
+
+    def __init__(self, service: Choice, head: RequestHead, body: bytes, max_body_bytes: int) -> None:
+        self.entrypoint = self.route = self.backend = self.outcome = self.answered_by = None
+        self.peer = b""
+        self.scheme = b"http"
+        self.protocol = b"HTTP/1.1"
+        self.attempts = self.passed = self.status = self.upstream_status = self.bytes_received = self.bytes_sent = 0
+        self.started = self.leased = self.first_byte = self.ended = 0.0
+        self.head = head
+        self.service = service
+        self.settings = service.settings
+        self.connect_timeout = self.settings.connect_timeout
+        # The errand's own time limit covers it.
+        self.response_header_timeout = NEVER
+        self.revision = self.binding = self.bound_service = None
+        self._body = body
+        self._max_body_bytes = max_body_bytes
+        self._result: Deferred[LocalResponse] | None = None
+        self._timer: Any = None
+        self._tried: list[Backend] = []
+        self._upstream: Any = None
+        self._is_waiting = False
+        self._stale_retried = False
+        self._ticket = -1
+        self._response: ResponseHead | None = None
+        self._pieces: list[bytes] = []
+        self._room = max_body_bytes
+
+    def __repr__(self) -> str:
+        return f"<Errand {self.head!r} to {self.backend!r}, attempt {self.attempts}>"
+
+    def start(self, later: Callable[..., Any], timeout: float) -> Deferred[LocalResponse]:
+        """
+        Set out; `later` begins the timed call that ends the errand after `timeout` seconds.
+        """
+        result: Deferred[LocalResponse] = Deferred(self._cancelled)
+        self._result = result
+        self._timer = later(timeout, self._timed_out, timeout)
+        self._choose_and_try(Outcome.NO_BACKEND)
+        return result
+
+    # -- attempts
+
+    def _choose_and_try(self, otherwise: Outcome) -> None:
+        """
+        Try the next server; if there is none, `otherwise` says why not.
+        """
+        try:
+            backend = self.service.choose(self, self._tried)
+        except Exception:
+            # A balancer may be a plugin, and we are called by a pool that cannot be expected to know.
+            self._log.failure("bug in the choice of a server for {errand!r}", errand=self)
+            self._fail(Outcome.INTERNAL_ERROR, "bug")
+            return
+        if backend is None:
+            self._fail(otherwise, "")
+            return
+        if self._tried:
+            self.service.retries += 1
+        self._try(backend, fresh=False)
+
+    def _try(self, backend: Backend, *, fresh: bool) -> None:
+        self.backend = backend
+        self.attempts += 1
+        self.leased = 0.0
+        backend.in_flight += 1
+        if backend.watch is not None:
+            self._ticket = backend.watch.begin()
+        pool: Pool = backend.pool
+        upstream = pool.lease(self, fresh=fresh)
+        while upstream is not None and not self._is_idempotent and upstream.was_used and upstream.is_stale():
+            # This request must not be sent twice, so make sure of the connection before it is sent once.
+            upstream.abort()
+            upstream = pool.lease(self)
+        if upstream is None:
+            self._is_waiting = True
+        else:
+            self.upstream_leased(upstream)
+
+    @property
+    def _is_idempotent(self) -> bool:
+        return self.head is not None and self.head.method in IDEMPOTENT
+
+    # -- what the pool reports
+
+    def upstream_leased(self, upstream: IUpstream) -> None:
+        """
+        There is a connection: send the request.
+        """
+        self._is_waiting = False
+        self._upstream = upstream
+        self.leased = monotonic()
+        upstream.send_request(self, self._body, True)
+
+    def lease_failed(self, outcome: Outcome) -> None:
+        """
+        There is none. Nothing was sent, so another server may be tried whatever the request is.
+        """
+        self._is_waiting = False
+        assert self.backend is not None
+        self._tried.append(self.backend)
+        self._let_go_of_backend(outcome)
+        self._choose_and_try(outcome)
+
+    # -- what the upstream reports
+
+    def request_lines(self, address: BackendAddress) -> list[bytes]:
+        """
+        Return the request as HTTP/1 lines for the server at `address`, all but the framing of its body.
+        """
+        head = self.head
+        assert head is not None
+        prefix = address.prefix if head.target != b"*" else b""
+        first = b"%b %b%b HTTP/1.1\r\nHost: %b" % (head.method, prefix, head.target, address.authority)
+        return [first, *(field.line for field in head.fields)]
+
+    def interim_received(self, head: ResponseHead) -> None:
+        """
+        Not what was asked for.
+        """
+
+    def head_received(self, head: ResponseHead, piece: bytes, ended: bool) -> None:
+        """
+        The response arrived, or begins to. One that says it is too large is not waited for.
+        """
+        self._response = head
+        self.upstream_status = head.status
+        self._end_watch(Outcome.COMPLETED)
+        if head.length > self._max_body_bytes:
+            if ended:
+                self._upstream = None
+            self._body_too_large()
+        else:
+            self.response_body_received(piece, ended, ())
+
+    def response_body_received(self, piece: bytes, ended: bool, trailers: Sequence[Field]) -> None:
+        """
+        Keep the next piece of the response's body.
+        """
+        if ended:
+            self._upstream = None
+        self._room -= len(piece)
+        if self._room < 0:
+            self._body_too_large()
+            return
+        if piece:
+            self._pieces.append(piece)
+        if ended:
+            head = self._response
+            assert head is not None
+            self._end(Outcome.COMPLETED).callback(LocalResponse(head.status, head.fields, b"".join(self._pieces)))
+
+    def upstream_failed(self, outcome: Outcome, *, is_stale: bool, detail: str) -> None:
+        """
+        The connection broke. If the server may have closed it while it was idle, a fresh one is worth an attempt.
+        """
+        self._upstream = None
+        if is_stale and not self._stale_retried and self._is_idempotent:
+            self._stale_retried = True
+            backend = self.backend
+            assert backend is not None
+            self._let_go_of_backend(outcome)
+            self.service.retries += 1
+            self._try(backend, fresh=True)
+        else:
+            self._fail(outcome, detail)
+
+    def upstream_congested(self) -> None:
+        """
+        The whole body is in memory already; there is nothing to hold back.
+        """
+
+    def upstream_drained(self) -> None:
+        """
+        Nothing was held back.
+        """
+
+    # -- the end
+
+    def _body_too_large(self) -> None:
+        self._fail(Outcome.RESPONSE_MALFORMED, f"its body is larger than the {self._max_body_bytes} bytes allowed here")
+
+    def _cancelled(self, result: Deferred[LocalResponse]) -> None:
+        self._end(Outcome.CLIENT_CLOSED)
+
+    def _timed_out(self, timeout: float) -> None:
+        if self._upstream is None:
+            self._fail(Outcome.CONNECT_TIMEOUT, f"no connection within {timeout:g} s")
+        else:
+            self._fail(Outcome.RESPONSE_TIMEOUT, f"no whole response within {timeout:g} s")
+
+    def _fail(self, outcome: Outcome, detail: str) -> None:
+        self._end(outcome).errback(UpstreamError(outcome, detail))
+
+    def _end(self, outcome: Outcome) -> Deferred[LocalResponse]:
+        """
+        Give everything back: nobody will call this errand any more. The caller fires what is returned, unless that was cancelled.
+        """
+        result, self._result = self._result, None
+        assert result is not None
+        if self._timer.active():
+            self._timer.cancel()
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.abort()
+        elif self._is_waiting:
+            self._is_waiting = False
+            assert self.backend is not None
+            self.backend.pool.cancel(self)
+        self._let_go_of_backend(outcome)
+        return result
+
+    def _let_go_of_backend(self, outcome: Outcome) -> None:
+        self._end_watch(outcome)
+        if self.backend is not None:
+            self.backend.in_flight -= 1
+            self.backend = None
+
+    def _end_watch(self, outcome: Outcome) -> None:
+        """
+        Tell whoever watches the server how it did. An errand that nobody wants any more says nothing about it.
+        """
+        ticket, self._ticket = self._ticket, -1
+        if ticket >= 0 and self.backend is not None and self.backend.watch is not None:
+            self.backend.watch.end(ticket, outcome, self.upstream_status, monotonic() - self.leased if self.leased else 0.0)
