@@ -91,12 +91,12 @@ def public_key(pem: bytes) -> Key:
             return _key_of(load_pem_x509_certificate(pem).public_key(), None)
         return _key_of(load_pem_public_key(pem), None)
     except (ValueError, UnsupportedAlgorithm, TypeError) as error:
-        if isinstance(error, _Unfit):
+        if isinstance(error, _UnfitError):
             raise
         raise ValueError("is neither a public key nor a certificate in PEM") from None
 
 
-class _Unfit(ValueError):
+class _UnfitError(ValueError):
     """
     A key that nothing may be verified with.
     """
@@ -105,13 +105,13 @@ class _Unfit(ValueError):
 def _key_of(key: Any, kid: str | None) -> Key:
     if isinstance(key, rsa.RSAPublicKey):
         if key.key_size < _SHORTEST_RSA:
-            raise _Unfit(f"has an RSA key of {key.key_size} bits; use at least {_SHORTEST_RSA}")
+            raise _UnfitError(f"has an RSA key of {key.key_size} bits; use at least {_SHORTEST_RSA}")
         return Key(key, _RSA_ALGORITHMS, kid)
     if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVES:
         return Key(key, frozenset([_CURVES[key.curve.name]]), kid)
     if isinstance(key, (ed25519.Ed25519PublicKey, ed448.Ed448PublicKey)):
         return Key(key, frozenset(["EdDSA"]), kid)
-    raise _Unfit("has a key of a kind that no token is signed with")
+    raise _UnfitError("has a key of a kind that no token is signed with")
 
 
 def read_jwks(text: bytes) -> list[Key]:
@@ -279,7 +279,7 @@ def _no_constant(text: str) -> float:
 
 def claim_text(claims: Mapping[str, Any], path: str) -> bytes | None:
     """
-    Return a claim as a header's value: a string, number or bool as it is, a list of those joined by commas; `None` if there is no such thing.
+    Return a claim as a header's value: a string, number or bool as it is, a list of those joined by commas; `None` if there is none.
 
     `path` leads into nested objects by dots, unless a claim is called so as a whole. What is not printable ASCII is percent-encoded, so
     that no value can end the header line or mean two things to two servers; a percent sign is encoded for the same reason.
