@@ -23,6 +23,7 @@ from a3sgw.middleware import (
     circuit_breaker,
     compress,
     cors,
+    errors,
     forward_auth,
     headers,
     in_flight,
@@ -64,6 +65,7 @@ BUILT_IN: Final[tuple[IMiddlewareFactory, ...]] = (
     compress.factory,
     tcp_filter.factory,
     in_flight.factory,
+    errors.factory,
     named_chain.factory,
 )
 """In the order of the reference."""
