@@ -18,10 +18,9 @@ from zope.interface import implementer
 
 from a3sgw.errors import Outcome, ProtocolError, UpstreamError
 from a3sgw.interfaces import ILessee, IUpstream
-from a3sgw.message import Field, LocalResponse, RequestHead, ResponseHead
+from a3sgw.message import IDEMPOTENT, Field, LocalResponse, RequestHead, ResponseHead
 from a3sgw.net.deadline import NEVER
 from a3sgw.observe.record import Record
-from a3sgw.proxy.exchange import IDEMPOTENT
 from a3sgw.proxy.pool import Pool
 from a3sgw.service.backend import Backend, BackendAddress
 from a3sgw.service.service import ServiceSettings

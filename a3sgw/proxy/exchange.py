@@ -39,7 +39,7 @@ from a3sgw.service.waiting import WaitingRoom
 from a3sgw.wire.http1 import status_line
 from a3sgw.wire.request_id import new_request_id
 
-__all__ = ["IDEMPOTENT", "Exchange", "new_request_id"]
+__all__ = ["Exchange", "new_request_id"]
 
 _WAITING_BYTES: Final = 65536
 
@@ -646,12 +646,14 @@ class Exchange(Record):
     def _as_response(self, response: LocalResponse) -> tuple[ResponseHead, bytes]:
         head = ResponseHead(response.status, status_line(response.status))
         head.fields = response.fields
+        head.has_date = any(field[0] == b"date" for field in response.fields)
+        if response.status in (204, 304):
+            # They have no body, whoever says so.
+            return head, b""
         head.declared_length = head.length = len(response.body)
         if self.head is not None and self.head.method == b"HEAD":
             head.length = 0
             return head, b""
-        if response.status in (204, 304):
-            head.declared_length = -3
         return head, response.body
 
     def _give_up(self, outcome: Outcome) -> None:

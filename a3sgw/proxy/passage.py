@@ -103,7 +103,8 @@ class Passage:
             return
         if answer is None:
             exchange.passed = chain.length
-            if chain.bodies and not self.body_received(exchange.waiting_body, exchange.request_ended):
+            body = exchange.waiting_body
+            if chain.bodies and (body or not exchange.request_ended) and not self.body_received(body, exchange.request_ended):
                 return
             exchange.choose_and_try()
             return
