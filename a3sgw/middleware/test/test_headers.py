@@ -145,6 +145,11 @@ class SpecialTests(HeadersCase):
         self.pass_through(block(request_headers={"Host": "app.internal:8080"}))
         self.assert_lines(self.asked(host="A.test:81"), "Host: app.internal:8080", "X-Forwarded-Host: A.test:81")
 
+    def test_host_behind_a_proxy(self):
+        """What a trusted proxy was asked for is told still, and no other host."""
+        self.pass_through(block(request_headers={"Host": "app.internal"}), entrypoint='forwarded_headers { trusted_ips = ["192.0.2.1"] }')
+        self.assert_lines(self.asked("X-Forwarded-Host: shop.test"), "Host: app.internal", "X-Forwarded-Host: shop.test")
+
     def test_host_made_of_the_request(self):
         """The host may be made of the client's."""
         self.pass_through(block(request_headers={"Host": "{host}.internal"}))
@@ -187,6 +192,12 @@ class SpecialTests(HeadersCase):
             "X-Forwarded-For",
         )
         self.assertIn("Via: 1.1 a3s-gateway", lines)
+
+    def test_forwarding_filled_in(self):
+        """What is said of the client may be filled in, anew for each request."""
+        self.pass_through(block(request_headers={"X-Forwarded-Server": "{method}"}))
+        for method in ("GET", "PUT", "GET"):
+            self.assert_lines(self.asked(method=method), f"X-Forwarded-Server: {method}")
 
     def test_forwarding_constant(self):
         """On one connection every request is told of in the same way."""

@@ -57,6 +57,14 @@ class UrlTests(RedirectCase):
         self.assert_passes(self.ask_host("a.test"))
         self.assert_passes(self.ask_host("wwwa.test"))
 
+    def test_spellings(self):
+        """Addresses are hosts too, with their brackets; a port stands in the URL unless it is the scheme's own."""
+        self.pass_through(by_regex("/x$", "/y"))
+        for host in ("[2001:db8::1]", "[2001:db8::1]:8080", "80", "192.0.2.9", "a.test:443"):
+            self.assert_sent(self.ask_host(host, "/x"), f"http://{host}/y")
+        for host, kept in [("[2001:db8::1]:80", "[2001:db8::1]"), ("a.test:", "a.test")]:
+            self.assert_sent(self.ask_host(host, "/x"), f"http://{kept}/y")
+
     def test_path(self):
         """A result may be a path on the same host; what is matched is the canonical path."""
         self.pass_through(by_regex("^https?://[^/]+/old/(?P<rest>[^?]*)(?:\\\\?(.*))?$", "/new/$${rest}?from=old&$2#top"))
