@@ -41,9 +41,9 @@ class RedirectRegexConfig:
     middleware.
 
     The pattern is RE2's and sees the whole URL: `https://www.example.com/path?query`, scheme and host as the client used them (and as
-    trusted proxies report them), the host in lower case, a port only if it is not the scheme's own, the path canonical. It is not anchored:
-    write `^` and `$` where they are meant; every match is replaced. In the replacement `$1`, `$${1}` and `$${name}` stand for groups (two
-    dollar signs before a brace, because the file would read one as a variable).
+    trusted proxies report them), the host in lower case, a port only if it is not the scheme's own, the path canonical and as middlewares
+    before this one have left it. It is not anchored: write `^` and `$` where they are meant; every match is replaced. In the replacement
+    `$1`, `$${1}` and `$${name}` stand for groups (two dollar signs before a brace, because the file would read one as a variable).
 
     The result must be an `http` or `https` URL, or a path on the same host. If for some request it is neither, that request is answered
     400: nobody can be sent somewhere by asking for `//elsewhere.example`.
