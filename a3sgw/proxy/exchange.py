@@ -492,7 +492,7 @@ class Exchange(Record):
             self._end_watch(Outcome.COMPLETED, head.status)
         traits = self.service.traits
         if traits.sticky is not None and self.backend is not None:
-            traits.sticky.bind(head, self.backend, self.binding, self.scheme)
+            traits.sticky.bind(head, self.backend, self.binding, self.forwarding.scheme)
         passage = self._passage
         if head.status >= 400:
             if passage is not None and self._tries_again(Outcome.COMPLETED, head.status):
