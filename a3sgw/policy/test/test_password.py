@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from passlib.hash import apr_md5_crypt, sha256_crypt, sha512_crypt
 from twisted.trial.unittest import SynchronousTestCase
 
-from a3sgw.policy.password import Credentials, PlainPassword, parse_htpasswd, read_basic
+from a3sgw.policy.password import Credentials, PlainPassword, parse_htpasswd, read_basic, read_hash
 
 HASHES = {
     # The example of Apache's own documentation for {SHA}.
@@ -21,7 +21,35 @@ HASHES = {
     "bcrypt": bcrypt.hashpw(b"myPassword", bcrypt.gensalt(4)).decode(),
     "apache": bcrypt.hashpw(b"myPassword", bcrypt.gensalt(4)).decode().replace("$2b$", "$2y$"),
 }
+PARSED = {name: read_hash(text) for name, text in HASHES.items()}
 FILE = "# Users\n\n" + "\n".join(f"{name}:{text}" for name, text in HASHES.items()) + "\n"
+
+# What OpenSSL (`openssl passwd`) and libxcrypt's crypt(3) make of a password.
+FOREIGN = [
+    ("correct horse", "$apr1$saltsalt$EGVZDNN6gOqijy.tv9axG/"),
+    ("pässword", "$apr1$ab$fGW6NJ7kMZj/0UCz7DMr/."),
+    ("correct horse", "$5$saltsalt$myjXcpMpE2Ofk7fj9hqyNYSn6lmWG4Mqnjx.KIRRr4/"),
+    ("correct horse", "$5$rounds=1000$saltsalt$R6e4P8ccT9iMqkYg7Z8YtpId/lfsIfnuPkp8WXposU8"),
+    ("correct horse", "$6$saltsalt$hRM5XZ86KXEw9UOmjigeVqFgULtFB2sgpC9lXQDfMib3Zgw7mEiUvBJI2EplzfAqxL5Vvwp2scFtv/uamSo5z0"),
+    ("correct horse", "$2y$04$abcdefghijklmnopqrstuujydOTSfIH/d5oUHpsygqV5X9xJLQc6e"),
+    ("correct horse", "$2a$04$abcdefghijklmnopqrstuujydOTSfIH/d5oUHpsygqV5X9xJLQc6e"),
+]
+
+
+class Watched(PlainPassword):
+    """
+    A stored password that keeps what it is asked.
+    """
+
+    is_slow = True
+
+    def __init__(self, password):
+        super().__init__(password)
+        self.checked = []
+
+    def verify(self, password):
+        self.checked.append(password)
+        return super().verify(password)
 
 
 class HtpasswdTests(SynchronousTestCase):
@@ -37,7 +65,40 @@ class HtpasswdTests(SynchronousTestCase):
             self.assertTrue(hashed.verify(b"myPassword"), name)
             for wrong in (b"", b"mypassword", b"myPassword ", b"myPassword\0", b"\xff\xfe", b"x" * 100_000):
                 self.assertFalse(hashed.verify(wrong), (name, wrong[:20]))
-        self.assertEqual([name for name, hashed in users.items() if hashed.is_slow], ["crypt5", "crypt6", "bcrypt", "apache"])
+        self.assertEqual([name for name, hashed in users.items() if hashed.is_slow], ["apr", "crypt5", "crypt6", "bcrypt", "apache"])
+
+    def test_foreign_hashes(self):
+        """Hashes that other programs made know their password and no other."""
+        for password, text in FOREIGN:
+            hashed = read_hash(text)
+            self.assertTrue(hashed.verify(password.encode()), text)
+            self.assertFalse(hashed.verify(password.encode() + b"x"), text)
+
+    def test_longest(self):
+        """A password as long as its scheme can take is good; a longer one is not cut to fit."""
+        for longest, text in [
+            (b"a" * 72, bcrypt.hashpw(b"a" * 72, bcrypt.gensalt(4)).decode()),
+            (b"a" * 255, apr_md5_crypt.hash("a" * 255)),
+            (b"a" * 255, sha512_crypt.using(rounds=1000).hash("a" * 255)),
+        ]:
+            hashed = read_hash(text)
+            self.assertTrue(hashed.verify(longest), text)
+            self.assertFalse(hashed.verify(longest + b"a"), text)
+        self.assertFalse(read_hash(apr_md5_crypt.hash("a" * 256)).verify(b"a" * 256))
+
+    def test_comments(self):
+        """What Apache and nginx pass over in such a file is passed over here."""
+        users = parse_htpasswd("\ufeff  # Team\r\nanna:{}:Anna A.\r\n\r\nböb:{} \n".format(HASHES["bcrypt"], HASHES["sha"]))
+        self.assertEqual(list(users), ["anna", "böb"])
+        self.assertTrue(users["anna"].verify(b"myPassword"))
+        self.assertTrue(users["böb"].verify(b"myPassword"))
+
+    def test_nothing_shown(self):
+        """Printing a stored password shows nothing of it."""
+        for text in HASHES.values():
+            self.assertNotIn(text[-8:], repr(read_hash(text)))
+        self.assertEqual(repr(PlainPassword(b"secret")), "<PlainPassword>")
+        self.assertEqual(repr(Credentials({"anna": PlainPassword(b"secret")})), "<Credentials of 1 users>")
 
     def test_refused(self):
         """What cannot be read is named with its line, and no hash is shown."""
@@ -53,9 +114,20 @@ class HtpasswdTests(SynchronousTestCase):
             ("anna:{SHA}short", "no SHA-1 digest"),
             ("anna:{SHA}" + base64.b64encode(b"x" * 21).decode(), "no SHA-1 digest"),
             ("anna:$2y$05$short", "damaged bcrypt"),
-            ("anna:$2y$31$" + "a" * 53, "at most 20"),
+            ("anna:$2y$10$" + "a" * 21 + "z" + "a" * 31, "damaged bcrypt"),
+            ("anna:$2y$17$" + "a" * 21 + "u" + "a" * 31, "at most 16"),
+            ("anna:$2y$32$" + "a" * 21 + "u" + "a" * 31, "damaged bcrypt"),
+            ("anna:$2x$10$" + "a" * 21 + "u" + "a" * 31, "early, faulty bcrypt"),
             ("anna:$apr1$", "cut off or damaged"),
-            ("anna:$6$rounds=1000$", "password"),
+            ("anna:$6$rounds=1000$", "cut off or damaged"),
+            ("anna:$6$rounds=999$abc$" + "a" * 86, "cut off or damaged"),
+            ("anna:$6$rounds=5000001$abc$" + "a" * 86, "at most 5000000"),
+            ("anna:$1$abcdefgh$" + "a" * 22, "MD5 crypt ($1$)"),
+            ("anna:$y$j9T$abc$def", "yescrypt"),
+            ("anna:$7$abc", "by scrypt"),
+            ("anna:$argon2id$v=19$m=1,t=1,p=1$YQ$YQ", "Argon2"),
+            ("anna:{SSHA}VBPuJHI7uixaa6LQGWx4s+5GKNE=", "salted SHA-1"),
+            ("an\tna:x", "line 1 has a user whose name cannot be printed"),
         ]:
             error = self.assertRaises(ValueError, parse_htpasswd, text)
             self.assertIn(part, str(error))
@@ -85,20 +157,30 @@ class CredentialsTests(SynchronousTestCase):
             self.assertFalse(users.verify(name, password), name)
 
     def test_unknown_names_take_as_long(self):
-        """A name nobody has is checked against a slow hash if anybody has one, and never gets in by that."""
-        checked = []
+        """A name nobody has is checked like some user's, always the same one's, and never gets in by that."""
+        stored = {f"user{number}": Watched(b"p%d" % number) for number in range(4)}
+        names = [b"nobody%d" % number for number in range(40)]
+        chosen = {}
+        for users in (Credentials(stored), Credentials(dict(reversed(stored.items())))):
+            self.assertTrue(users.is_slow)
+            for name in names:
+                self.assertFalse(any(users.verify(name, b"p%d" % number) for number in range(4)), name)
+                (user,) = (user for user, hashed in stored.items() if hashed.checked)
+                self.assertEqual(len(stored[user].checked), 4)
+                self.assertEqual(chosen.setdefault(name, user), user)
+                stored[user].checked.clear()
+        # Every user is somebody's, or those whose password is of another kind would stand out.
+        self.assertEqual(set(chosen.values()), set(stored))
 
-        class Watched(PlainPassword):
-            is_slow = True
+    def test_known_names_are_checked_once(self):
+        """A known name is checked against its own password alone."""
+        stored = {"anna": Watched(b"a"), "bert": Watched(b"b")}
+        self.assertFalse(Credentials(stored).verify(b"anna", b"b"))
+        self.assertEqual((stored["anna"].checked, stored["bert"].checked), ([b"b"], []))
 
-            def verify(self, password):
-                checked.append(password)
-                return super().verify(password)
-
-        users = Credentials({"quick": PlainPassword(b"q"), "slow": Watched(b"s")})
-        self.assertTrue(users.is_slow)
-        self.assertFalse(users.verify(b"nobody", b"s"))
-        self.assertEqual(checked, [b"s"])
+    def test_nobody(self):
+        """Without any users nothing would ever be good, which is refused."""
+        self.assertRaises(ValueError, Credentials, {})
 
     def test_memory(self):
         """What was found good is known for a while, by exactly that pair; nothing is known of what was not."""
@@ -115,7 +197,8 @@ class CredentialsTests(SynchronousTestCase):
         users = Credentials({"anna": PlainPassword(b"one")})
         for number in range(Credentials.REMEMBERED + 10):
             users.remember(b"anna", b"%d" % number, 0.0)
-        self.assertLessEqual(len(users._good), Credentials.REMEMBERED)
+        known = sum(users.recall(b"anna", b"%d" % number, 0.0) for number in range(Credentials.REMEMBERED + 10))
+        self.assertEqual(known, Credentials.REMEMBERED)
 
 
 class BasicTests(SynchronousTestCase):
@@ -136,6 +219,16 @@ class BasicTests(SynchronousTestCase):
             (b"Basic !!!", None),
             (b"Basic " + pair[:-1], None),
             (b"Basic " + pair + b"=", None),
+            # Padding that is too much, and bits that no byte owns.
+            (b"Basic YTpi", (b"a", b"b")),
+            (b"Basic YTpi=", None),
+            (b"Basic YTpi==", None),
+            (b"Basic YTo=", (b"a", b"")),
+            (b"Basic YTp=", None),
+            (b"Basic " + base64.b64encode(b"anna:a\0b"), None),
+            (b"Basic " + base64.b64encode(b"an\r\nna:b"), None),
+            (b"Basic " + base64.b64encode(b"\xff:\xfe"), (b"\xff", b"\xfe")),
+            (b"Basic " + base64.b64encode(b"a:" + b"x" * 1_000_000), (b"a", b"x" * 1_000_000)),
             (b"Bearer " + pair, None),
             (b"", None),
         ]:
@@ -144,5 +237,14 @@ class BasicTests(SynchronousTestCase):
     @settings(deadline=None, max_examples=100)
     @given(st.binary(max_size=80))
     def test_any_bytes(self, value):
-        """Whatever comes is read or refused."""
-        read_basic(b"Basic " + value)
+        """Whatever comes is refused, or was what an encoder makes of the pair."""
+        pair = read_basic(b"Basic " + value)
+        if pair is not None:
+            self.assertEqual(base64.b64encode(b":".join(pair)), value.strip(b" "))
+
+    @settings(deadline=None, max_examples=100)
+    @given(st.binary(max_size=60))
+    def test_any_password(self, password):
+        """Whatever is sent as a password is good or not, and nothing else happens."""
+        for name in ("sha", "apr", "crypt5", "bcrypt"):
+            self.assertEqual(PARSED[name].verify(password), password == b"myPassword")
