@@ -156,6 +156,7 @@ def _middlewares(snapshot: Mapping[str, Any]) -> Iterator[str]:
     for key, name, text in (
         ("circuit", "gateway_circuit_state", "State of the circuit breaker: 0 closed, 1 half-open, 2 open."),
         ("clients", "gateway_rate_limit_clients", "Clients whose rate limit is not fully recovered."),
+        ("unchecked", "gateway_rate_limit_unchecked", "Requests so far that a shared rate limit could not check."),
         ("in_flight", "gateway_in_flight", "Requests that a limit of concurrency counts now."),
         ("queued", "gateway_in_flight_queued", "Requests that wait for a limit of concurrency."),
     ):

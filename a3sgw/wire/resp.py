@@ -4,8 +4,6 @@ Write commands to Redis and read its replies, in RESP2 (the Redis serialization 
 Commands are arrays of byte strings. A reply is `bytes` (simple and bulk strings), `int`, `None`, a list of replies, or an `ErrorReply`,
 which is a value like the others: what an error means is the asker's matter.
 
-    +OK    -ERR no such thing    :1    $5 hello    *2 :1 $1 a    $-1        each blank here a CRLF, and one at the end
-
 The reader is strict, and bounds what it keeps: replies are small here, so anything else is not Redis.
 """
 
