@@ -88,11 +88,13 @@ class Errand(Record):
     """
     One request of the gateway's own.
 
-    A `Record` because balancers read one. `_end` is its one end, however it ends.
+    A `Record` because balancers read one. `_end` is its one end, however it ends. An answer whose body is larger than `max_body_bytes` is
+    a failure, unless the errand `cuts` it off there.
     """
 
     __slots__ = (
         "_body",
+        "_cuts",
         "_is_waiting",
         "_max_body_bytes",
         "_pieces",
@@ -114,7 +116,7 @@ class Errand(Record):
 
     _log = Logger()
 
-    def __init__(self, service: Choice, head: RequestHead, body: bytes, max_body_bytes: int) -> None:
+    def __init__(self, service: Choice, head: RequestHead, body: bytes, max_body_bytes: int, *, cuts: bool = False) -> None:
         self.entrypoint = self.route = self.backend = self.outcome = self.answered_by = None
         self.peer = b""
         self.scheme = b"http"
@@ -129,6 +131,7 @@ class Errand(Record):
         self.response_header_timeout = NEVER
         self.revision = self.binding = self.bound_service = None
         self._body = body
+        self._cuts = cuts
         self._max_body_bytes = max_body_bytes
         self._result: Deferred[LocalResponse] | None = None
         self._timer: Any = None
@@ -244,7 +247,7 @@ class Errand(Record):
         if head.length > self._max_body_bytes:
             if ended:
                 self._upstream = None
-            self._body_too_large()
+            self._body_too_large(head)
         else:
             self.response_body_received(piece, ended, ())
 
@@ -254,16 +257,16 @@ class Errand(Record):
         """
         if ended:
             self._upstream = None
+        head = self._response
+        assert head is not None
         self._room -= len(piece)
         if self._room < 0:
-            self._body_too_large()
+            self._body_too_large(head)
             return
         if piece:
             self._pieces.append(piece)
         if ended:
-            head = self._response
-            assert head is not None
-            self._end(Outcome.COMPLETED).callback(LocalResponse(head.status, head.fields, b"".join(self._pieces)))
+            self._answered(head)
 
     def upstream_failed(self, outcome: Outcome, *, is_stale: bool, detail: str) -> None:
         """
@@ -292,8 +295,14 @@ class Errand(Record):
 
     # -- the end
 
-    def _body_too_large(self) -> None:
-        self._fail(Outcome.RESPONSE_MALFORMED, f"its body is larger than the {self._max_body_bytes} bytes allowed here")
+    def _answered(self, head: ResponseHead) -> None:
+        self._end(Outcome.COMPLETED).callback(LocalResponse(head.status, head.fields, b"".join(self._pieces)))
+
+    def _body_too_large(self, head: ResponseHead) -> None:
+        if self._cuts:
+            self._answered(head)
+        else:
+            self._fail(Outcome.RESPONSE_MALFORMED, f"its body is larger than the {self._max_body_bytes} bytes allowed here")
 
     def _cancelled(self, result: Deferred[LocalResponse]) -> None:
         self._end(Outcome.CLIENT_CLOSED)

@@ -7,8 +7,10 @@ A destination is asked by errands. That of a URL has a pool of its own; that of 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
@@ -16,6 +18,7 @@ from a3sgw.config.address import ServerAddress, parse_server_url, split_http_url
 from a3sgw.interfaces import IDestination, IOutbound
 from a3sgw.message import Field, LocalResponse
 from a3sgw.net.connect import Dialer
+from a3sgw.net.deadline import NEVER
 from a3sgw.proxy.errand import Choice, Errand, make_head
 from a3sgw.proxy.pool import Pool, PoolSettings
 from a3sgw.service.backend import Backend, BackendAddress
@@ -61,6 +64,15 @@ class Destination:
         errand = Errand(self._service, make_head(method, target, fields, len(body)), body, max_body_bytes)
         return errand.start(self._later, timeout)
 
+    def ask(self, method: bytes, target: bytes, fields: Sequence[Field], *, timeout: float, max_body_bytes: int) -> Deferred[int]:
+        """
+        As `fetch`, but what counts is the status: a body is waited for, because a server that does not come to its end is not well, but
+        it is dropped, and cut off after `max_body_bytes`. The connection may take the whole time too.
+        """
+        errand = Errand(self._service, make_head(method, target, fields, 0), b"", max_body_bytes, cuts=True)
+        errand.connect_timeout = NEVER
+        return errand.start(self._later, timeout).addCallback(attrgetter("status"))
+
     def close(self) -> None:
         """
         Close what is idle.
@@ -74,24 +86,34 @@ class Outbound:
     """
     The gateway's own way out.
 
-    `authorities` are the certificates to which those of `https` servers must lead, instead of the ones that the system trusts.
+    `authorities` are the certificates to which those of `https` servers must lead, instead of the ones that the system trusts. `pooling`
+    bounds the connections to each destination that is opened.
     """
 
-    def __init__(self, dialer: Dialer, reactor: Any, authorities: Sequence[Certificate] | None = None) -> None:
+    def __init__(
+        self,
+        dialer: Dialer,
+        reactor: Any,
+        authorities: Sequence[Certificate] | None = None,
+        pooling: PoolSettings | None = None,
+    ) -> None:
         self._dialer = dialer
         self._reactor = reactor
         self._authorities = authorities
+        self._pooling = PoolSettings() if pooling is None else pooling
 
-    def open(self, url: str) -> Destination:
+    def open(self, url: str, host: bytes | None = None) -> Destination:
         """
         Return a destination for the server of an `http://` or `https://` URL, or behind a socket: `unix:/path`.
+
+        `host` is what requests say in `Host`, unless it is the URL's.
         """
         address = parse_server_url(url) if url.startswith("unix:") else split_http_url(url)
         where = _backend_address(address)
         # As the URL may have it, but without path and query, which may hold secrets.
         name = f"unix:{where.path}" if where.path else f"{address.scheme}://{where.authority.decode('ascii')}"
-        backend = Backend("", name, where, 1)
-        backend.pool = pool = Pool(backend, PoolSettings(), self._dialer_for(address))
+        backend = Backend("", name, where if host is None else attrs.evolve(where, authority=host), 1)
+        backend.pool = pool = Pool(backend, self._pooling, self._dialer_for(address))
         return Destination(_OnlyServer(backend), self._reactor.callLater, pool)
 
     def open_service(self, service: Service) -> Destination:
@@ -104,9 +126,9 @@ class Outbound:
         if address.scheme != "https":
             return self._dialer
         # Only here, so that whoever asks nobody over TLS runs without OpenSSL.
-        from a3sgw.proxy.outbound_tls import TlsDialer
+        from a3sgw.proxy.outbound_tls import Terms, TlsDialer
 
-        return TlsDialer(self._dialer, address.host, self._authorities)
+        return TlsDialer(self._dialer, address.host, Terms(self._authorities))
 
 
 def _backend_address(address: ServerAddress) -> BackendAddress:

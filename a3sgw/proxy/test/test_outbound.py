@@ -125,6 +125,75 @@ class RequestTests(OutboundCase):
         self.assert_answered()
 
 
+class StatusTests(OutboundCase):
+    """
+    A server that is asked for nothing but a status.
+    """
+
+    def make_outbound(self):
+        return Outbound(self.dialer, self.reactor, pooling=PoolSettings(max_idle_connections=0))
+
+    def ask(self, method=b"GET", *, timeout=5.0):
+        self.told = []
+        self.asked = self.destination.ask(method, b"/ready", [make_field(b"X-A", b"1")], timeout=timeout, max_body_bytes=1000)
+        self.asked.addBoth(self.told.append)
+        self.reactor.settle()
+
+    def test_request(self):
+        """The request says the host that it should, and has no body."""
+        for url, host, said in [
+            ("http://app.test:81", None, b"app.test:81"),
+            ("http://app.test:81", b"other.test", b"other.test"),
+            ("unix:/run/app.sock", b"other.test", b"other.test"),
+        ]:
+            self.opened.append(self.outbound.open(url, host))
+            self.destination = self.opened[-1]
+            self.ask()
+            self.assertEqual(self.accept().take(), b"GET /ready HTTP/1.1\r\nHost: " + said + b"\r\nX-A: 1\r\n\r\n")
+            self.asked.cancel()
+
+    def test_no_connection_is_kept(self):
+        """With room for no idle connection, each question has one of its own, which is closed after the answer."""
+        self.open()
+        for status in (200, 204, 301, 500):
+            self.ask()
+            peer = self.accept()
+            self.say(peer, response(f"{status} x", "Content-Length: 0"))
+            self.assertEqual(self.told, [status])
+            self.assertEqual((peer.has_ended, peer.was_reset), (True, False))
+
+    def test_body_is_dropped(self):
+        """A body is waited for, but not for more of it than is allowed."""
+        self.open()
+        for method, head, body, is_reset in [
+            (b"GET", "Content-Length: 1000", b"x" * 1000, False),
+            (b"GET", "Transfer-Encoding: chunked", b"3e8\r\n%b\r\n0\r\n\r\n" % (b"x" * 1000), False),
+            (b"GET", "Content-Length: 1001", b"", True),
+            (b"GET", "Transfer-Encoding: chunked", b"3e9\r\n%b" % (b"x" * 1001), True),
+            (b"HEAD", "Content-Length: 99999", b"", False),
+        ]:
+            self.ask(method)
+            peer = self.accept()
+            self.say(peer, response("200 OK", head, body=body))
+            self.assertEqual(self.told, [200], head)
+            self.assertEqual(peer.was_reset, is_reset, head)
+
+    def test_time_limit(self):
+        """The whole time may go into the connection; a body that does not end is no answer."""
+        self.open()
+        self.ask(timeout=20.0)
+        self.reactor.advance(19)
+        self.say(self.accept(), OK)
+        self.assertEqual(self.told, [200])
+        self.ask(timeout=20.0)
+        self.reactor.advance(20)
+        self.assert_failed(Outcome.CONNECT_TIMEOUT, "no connection within 20 s")
+        self.ask(timeout=20.0)
+        self.say(self.accept(), response("200 OK", "Content-Length: 5", body=b"abc"))
+        self.reactor.advance(20)
+        self.assert_failed(Outcome.RESPONSE_TIMEOUT, "no whole response within 20 s")
+
+
 class FakeWatch:
     """
     Hears of attempts: the tickets of those `under_way`, and what was said when they `ended`.
