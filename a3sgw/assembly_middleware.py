@@ -4,16 +4,13 @@ The middlewares of a generation: who has which, and which of the previous genera
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from a3sgw.assembly_parts import Kit, Parts
+from a3sgw.assembly_parts import Kit, Parts, digest_of_files
 from a3sgw.config.check_chain import written_out
-from a3sgw.config.kinds import FILE
 from a3sgw.config.model import GatewayConfig
-from a3sgw.config.setting import settings_of
 from a3sgw.middleware.chain import Chain, Link
 from a3sgw.middleware.surroundings import Surroundings
 from a3sgw.service.service import Service
@@ -43,7 +40,7 @@ class Middlewares:
         for name in written_out(names, self._config.middlewares):
             config = self._config.middlewares[name]
             services = tuple(self._services[service] for service in _services_of(config))
-            key = ("middleware", config, noun, owner, _digest_of_files(config), services)
+            key = ("middleware", config, noun, owner, digest_of_files(config), services)
             middleware = self._parts.take(key, partial(self._build, config, f'{noun} "{owner}"'))
             found.append(Link(name, config.type, middleware, self._kit.metrics.middleware_series(name)))
         return found
@@ -76,19 +73,3 @@ class Middlewares:
 def _services_of(config: Any) -> list[str]:
     named = [getattr(config, key) for key, noun in getattr(config, "names", {}).items() if noun == "service"]
     return [name for name in named if name is not None]
-
-
-def _digest_of_files(config: Any) -> bytes:
-    """
-    Return a digest of every file that `config` names, so that a reload takes up what changed in them.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for declared in settings_of(config.__class__):
-        path = getattr(config, declared.attribute)
-        if declared.kind is FILE and path is not None:
-            try:
-                with open(path, "rb") as stream:
-                    digest.update(b"\1" + hashlib.blake2b(stream.read()).digest())
-            except OSError:
-                digest.update(b"\0")
-    return digest.digest()

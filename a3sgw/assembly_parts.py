@@ -4,6 +4,7 @@ What parts of a generation are built with, and how those of the previous one are
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar
@@ -11,6 +12,8 @@ from typing import Any, TypeVar
 import attrs
 from twisted.internet.defer import Deferred
 
+from a3sgw.config.kinds import FILE
+from a3sgw.config.setting import settings_of
 from a3sgw.interfaces import IOutbound
 from a3sgw.message import LocalResponse, RequestHead
 from a3sgw.middleware.catalog import Catalog
@@ -18,7 +21,7 @@ from a3sgw.net.connect import Dialer
 from a3sgw.observe.metrics import Metrics
 from a3sgw.proxy.entrypoint import Observers
 
-__all__ = ["Kit", "Parts"]
+__all__ = ["Kit", "Parts", "digest_of_files"]
 
 T = TypeVar("T")
 
@@ -66,3 +69,19 @@ class Parts:
                 part = make()
             self.made[key] = part
         return part
+
+
+def digest_of_files(config: Any) -> bytes:
+    """
+    Return a digest of every file that `config` names, so that a reload takes up what changed in them.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for declared in settings_of(config.__class__):
+        path = getattr(config, declared.attribute)
+        if declared.kind is FILE and path is not None:
+            try:
+                with open(path, "rb") as stream:
+                    digest.update(b"\1" + hashlib.blake2b(stream.read()).digest())
+            except OSError:
+                digest.update(b"\0")
+    return digest.digest()

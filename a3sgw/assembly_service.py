@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from a3sgw.assembly_parts import Kit, Parts
+from a3sgw.assembly_parts import Kit, Parts, digest_of_files
 from a3sgw.config.address import parse_server_url
 from a3sgw.config.model import LoadBalancerConfig, PassiveHealthConfig, ServerConfig, ServiceConfig, StickyConfig
 from a3sgw.policy.ejection import EjectionGroup, EjectionSettings
@@ -26,7 +26,7 @@ from a3sgw.service.sticky import CookieSettings, Stickiness
 from a3sgw.service.waiting import WaitingRoom
 from a3sgw.service.watch import AttemptListener, Watch
 
-__all__ = ["assemble_service"]
+__all__ = ["assemble_service", "upstream_terms"]
 
 
 @attrs.frozen
@@ -154,10 +154,13 @@ def _turns(servers: Sequence[ServerConfig]) -> list[tuple[ServerConfig, int]]:
 
 
 def _backends(config: ServiceConfig, members: _Members, parts: Parts, kit: Kit) -> list[Backend]:
-    return [_backend(config, members.revision, server, turn, parts, kit) for server, turn in _turns(members.servers)]
+    digest = digest_of_files(config.upstream_tls) if config.upstream_tls is not None else b""
+    return [_backend(config, members.revision, server, turn, digest, parts, kit) for server, turn in _turns(members.servers)]
 
 
-def _backend(config: ServiceConfig, revision: str | None, server: ServerConfig, turn: int, parts: Parts, kit: Kit) -> Backend:
+def _backend(
+    config: ServiceConfig, revision: str | None, server: ServerConfig, turn: int, digest: bytes, parts: Parts, kit: Kit
+) -> Backend:
     pooling = config.connection_pool
     settings = PoolSettings(
         max_connections=pooling.max_connections,
@@ -168,14 +171,36 @@ def _backend(config: ServiceConfig, revision: str | None, server: ServerConfig, 
     def make() -> Backend:
         backend = Backend(config.name, server.url, _backend_address(server.url), server.weight, revision)
         backend.sticky_name = name_server(config.name, f"{revision or ''} {server.url} {turn}")
-        backend.pool = Pool(backend, settings, kit.dialer)
+        backend.pool = Pool(backend, settings, _dialer_for(config, backend.address, kit))
         backend.series = kit.metrics.backend_series(config.name, server.url)
         # Slow start is for servers that come later than the gateway.
         backend.usable_since = kit.dialer.deadlines.seconds() if parts.has_previous else float("-inf")
         return backend
 
     # Whether a server drains is for the service to know, and no reason to lose its connections.
-    return parts.take(("backend", config.name, revision, server.url, server.weight, turn, settings), make)
+    key = ("backend", config.name, revision, server.url, server.weight, turn, settings, config.upstream_tls, digest)
+    return parts.take(key, make)
+
+
+def _dialer_for(config: ServiceConfig, address: BackendAddress, kit: Kit) -> Any:
+    if address.scheme != "https":
+        return kit.dialer
+    # Only here, so that whoever asks nobody over TLS runs without OpenSSL.
+    from a3sgw.proxy.outbound_tls import TlsDialer
+
+    return TlsDialer(kit.dialer, address.host, upstream_terms(config))
+
+
+def upstream_terms(config: ServiceConfig) -> Any:
+    """
+    Return how `config` wants `https` servers to be met. Raises `TermsError` if a file cannot be used.
+    """
+    from a3sgw.proxy.outbound_tls import Terms, read_terms
+
+    tls = config.upstream_tls
+    if tls is None:
+        return Terms()
+    return read_terms(tls.ca_file, tls.cert_file, tls.key_file, tls.server_name, is_trusting=tls.insecure_skip_verify)
 
 
 def _backend_address(url: str) -> BackendAddress:
@@ -183,8 +208,8 @@ def _backend_address(url: str) -> BackendAddress:
     if address.scheme == "unix":
         return BackendAddress("http", "", 0, address.path, b"", b"localhost")
     host = f"[{address.host}]" if ":" in address.host else address.host
-    authority = host if address.port == 80 else f"{host}:{address.port}"
-    return BackendAddress("http", address.host, address.port, "", address.path.encode("ascii"), authority.encode("ascii"))
+    authority = host if address.port == (443 if address.scheme == "https" else 80) else f"{host}:{address.port}"
+    return BackendAddress(address.scheme, address.host, address.port, "", address.path.encode("ascii"), authority.encode("ascii"))
 
 
 def _judgements(config: ServiceConfig, members: _Members, parts: Parts) -> list[Judgement]:

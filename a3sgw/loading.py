@@ -6,20 +6,22 @@ From a file or a text to a configuration that has been checked in every way that
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 
 import attrs
 
+from a3sgw.assembly_service import upstream_terms
 from a3sgw.config.check_chain import members_of, walk_out
 from a3sgw.config.decode import source_order
 from a3sgw.config.finding import Findings
 from a3sgw.config.load import Loaded, load_file, load_text
 from a3sgw.config.model import GatewayConfig, RouterConfig
+from a3sgw.config.positions import Positions
 from a3sgw.config.tree import Position, Problem
 from a3sgw.config.wording import item_path, quote
 from a3sgw.errors import MiddlewareError
 from a3sgw.interfaces import IConnectionGate
-from a3sgw.middleware.catalog import Catalog, find_catalog
+from a3sgw.middleware.catalog import Catalog, CatalogError, find_catalog
 from a3sgw.middleware.surroundings import still_surroundings
 from a3sgw.route.rule import RuleError, parse_rule
 
@@ -96,22 +98,51 @@ def _report_gates_on_routers(config: GatewayConfig, gates: Set[str], findings: F
                 findings.report(path, f"router {quote(name)} lists {what}, but {kind} decides about connections; list it on an entrypoint")
 
 
+def service_problems(config: GatewayConfig, positions: Mapping[str, Position]) -> list[Problem]:
+    """
+    Return a problem for each file that TLS towards the servers of a service needs and cannot use.
+    """
+    findings = Findings(positions)
+    for name, service in config.services.items():
+        if service.upstream_tls is not None:
+            # Only here, so that whoever asks nobody over TLS runs without OpenSSL.
+            from a3sgw.proxy.outbound_tls import TermsError
+
+            try:
+                upstream_terms(service)
+            except TermsError as error:
+                place = f"{item_path('services', name)}.upstream_tls.{error.attribute}"
+                findings.report(place, f"{place} {error.reason}")
+    return findings.problems
+
+
 def load(path: str, environ: Mapping[str, str], catalog: Catalog | None = None) -> Loaded:
     """
     Read the configuration file at `path` and find every fault that can be found without running it. Never raises for bad input.
 
     `catalog` are the types of middlewares there are; without it, all that are installed.
     """
-    catalog = catalog or find_catalog()
-    return check_build(load_file(path, environ, middleware_types=catalog.config_classes), catalog)
+    return _load(lambda **types: load_file(path, environ, **types), catalog)
 
 
 def load_string(text: str, source: str, environ: Mapping[str, str], catalog: Catalog | None = None) -> Loaded:
     """
     Like `load`, for a text, which problems call `source`.
     """
-    catalog = catalog or find_catalog()
-    return check_build(load_text(text, source, environ, middleware_types=catalog.config_classes), catalog)
+    return _load(lambda **types: load_text(text, source, environ, **types), catalog)
+
+
+def _load(load_config: Callable[..., Loaded], catalog: Catalog | None) -> Loaded:
+    try:
+        catalog = catalog or find_catalog()
+    except CatalogError as error:
+        return Loaded(config=None, problems=(Problem(None, "", str(error)),), warnings=(), positions=Positions())
+    loaded = load_config(middleware_types=catalog.config_classes, missing_types=catalog.explain_missing())
+    if catalog.faults:
+        # Whatever the configuration asks for, somebody should know.
+        warnings = [Problem(None, "", str(fault)) for fault in catalog.faults]
+        loaded = attrs.evolve(loaded, warnings=(*loaded.warnings, *warnings))
+    return check_build(loaded, catalog)
 
 
 def check_build(loaded: Loaded, catalog: Catalog) -> Loaded:
@@ -121,6 +152,7 @@ def check_build(loaded: Loaded, catalog: Catalog) -> Loaded:
     if loaded.config is None:
         return loaded
     found = rule_problems(loaded.config, loaded.positions)
+    found += service_problems(loaded.config, loaded.positions)
     if not loaded.problems:
         # They lean on what the other checks make sure of.
         found += middleware_problems(loaded.config, loaded.positions, catalog)

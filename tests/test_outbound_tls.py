@@ -11,6 +11,7 @@ import ssl
 import tempfile
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
@@ -41,10 +42,11 @@ class TlsServer:
     """
     A server on Python's own TLS, with a thread for each connection. It never answers a path that is not in `ANSWERS`.
 
-    `connections` are those it accepted, `requests` what it was asked, `over` how many connections have ended.
+    With `client_authority`, a file, it wants certificates of its clients. `connections` are those it accepted, `requests` what it was
+    asked, `over` how many connections have ended.
     """
 
-    def __init__(self, identity: Identity = IDENTITY) -> None:
+    def __init__(self, identity: Identity = IDENTITY, client_authority: Path | None = None) -> None:
         self.connections: list[ssl.SSLSocket] = []
         self.requests: list[bytes] = []
         self.over = 0
@@ -53,6 +55,9 @@ class TlsServer:
             file.write(identity.pem())
             file.flush()
             self._context.load_cert_chain(file.name)
+        if client_authority is not None:
+            self._context.verify_mode = ssl.CERT_REQUIRED
+            self._context.load_verify_locations(client_authority)
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
         self._threads = [threading.Thread(target=self._accept, daemon=True)]

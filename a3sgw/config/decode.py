@@ -53,11 +53,14 @@ class Decoded:
     positions: Positions
 
 
-def decode(body: Body, suggester: Suggester | None = None, middleware_types: Mapping[str, type] | None = None) -> Decoded:
+def decode(
+    body: Body, suggester: Suggester | None = None, middleware_types: Mapping[str, type] | None = None, missing_types: str = ""
+) -> Decoded:
     """
-    Return the model of a whole file. `middleware_types` are the configuration classes by `type`; there are no others.
+    Return the model of a whole file. `middleware_types` are the configuration classes by `type`; there are no others. `missing_types` ends
+    the problem of a type that is not among them.
     """
-    decoder = _Decoder(suggester if suggester is not None else Suggester(), middleware_types or {})
+    decoder = _Decoder(suggester if suggester is not None else Suggester(), middleware_types or {}, missing_types)
     config = decoder.build(_plan_of(GatewayConfig), body, body.position, "", "the configuration")
     return Decoded(
         config=config,
@@ -135,10 +138,11 @@ class _Decoder:
     One walk over one tree. Methods return a value of the model or `_INVALID`, and have reported the problem then.
     """
 
-    __slots__ = ("broken", "foreign", "middleware_types", "places", "problems", "suggester")
+    __slots__ = ("broken", "foreign", "middleware_types", "missing_types", "places", "problems", "suggester")
 
-    def __init__(self, suggester: Suggester, middleware_types: Mapping[str, type]) -> None:
+    def __init__(self, suggester: Suggester, middleware_types: Mapping[str, type], missing_types: str) -> None:
         self.middleware_types = middleware_types
+        self.missing_types = missing_types
         self.suggester = suggester
         self.problems: list[Problem] = []
         self.places: dict[str, Position] = {}
@@ -457,7 +461,8 @@ class _Decoder:
                 return self.middleware_types[value.value]
             hint = "" if value.is_foreign else self.suggester.hint(value.value, self.middleware_types)
             hint = hint or f"; known are {quote_all(self.middleware_types)}"
-            self.report(value.position, f"{path}.type", f"{path}.type is {show(value)}, which is not a type of middleware{hint}")
+            message = f"{path}.type is {show(value)}, which is not a type of middleware{hint}{self.missing_types}"
+            self.report(value.position, f"{path}.type", message)
             return None
         self.report(position, f"{path}.type", f'{place} lacks "type", which is required')
         return None

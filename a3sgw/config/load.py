@@ -52,9 +52,11 @@ def load_text(
     *,
     include_unsupported: bool = True,
     middleware_types: Mapping[str, type] | None = None,
+    missing_types: str = "",
 ) -> Loaded:
     """
-    Parse, decode and check `text`, which problems call `source`. `middleware_types` are the configuration classes by `type`.
+    Parse, decode and check `text`, which problems call `source`. `middleware_types` are the configuration classes by `type`, and
+    `missing_types` is what to add when a type is not known.
 
     `read_file` serves the function `file()` and raises `OSError`; without it, relative paths count from the working directory.
     `include_unsupported` says whether it is a problem that this version does not run something.
@@ -69,7 +71,7 @@ def load_text(
         # Only values are missing: what else is wrong is worth knowing now.
         body = error.body
     suggester = Suggester()
-    decoded = decode(body, suggester, middleware_types)
+    decoded = decode(body, suggester, middleware_types, missing_types)
     config = decoded.config
     positions = decoded.positions.with_broken(fault.path for fault in faults)
     # The decoder has its own complaints about a value that is not there.
@@ -100,6 +102,7 @@ def load_file(
     *,
     include_unsupported: bool = True,
     middleware_types: Mapping[str, type] | None = None,
+    missing_types: str = "",
 ) -> Loaded:
     """
     Like `load_text`, for a file. Problems call it as `path` does; `file()` counts relative paths from its folder.
@@ -120,6 +123,7 @@ def load_file(
         _reader(os.path.dirname(source)),
         include_unsupported=include_unsupported,
         middleware_types=middleware_types,
+        missing_types=missing_types,
     )
 
 

@@ -64,7 +64,7 @@ _PERCENT = Integer(maximum=100, unit="percent")
 _STRATEGY = Word(("round-robin", "weighted", "least-connections", "random", "p2c", "least-time", "consistent-hash"))
 _STATUSES = ListKind(Integer(minimum=400, maximum=599))
 
-RUNNING_SCHEMES = ("http", "unix")
+RUNNING_SCHEMES = ("http", "https", "unix")
 """The schemes of server URLs that this version can talk to."""
 
 
@@ -87,7 +87,7 @@ class ServerConfig:
         "Where the server is: `http://`, `https://`, `h2c://`, `tcp://`, `udp://`, or `unix:` and the whole path of a socket. A path in "
         "the URL is put before the path of every request.",
         runs_when=_runs_scheme,
-        runs_note="`http://` and `unix:`",
+        runs_note="`http://`, `https://` and `unix:`",
     )
     weight: int = setting(
         Integer(maximum=1_000_000), "The server's share among the others, for strategies that know weights; 0 takes it out.", default=1
@@ -397,7 +397,7 @@ class ServiceConfig:
         Integer(maximum=2**30, unit="bytes"), "How much of a request's body is kept in case another server must be tried.", default=65536
     )
     upstream_tls: UpstreamTlsConfig | None = setting(
-        ObjectKind(UpstreamTlsConfig), "TLS towards servers.", default=None, runs=False
+        ObjectKind(UpstreamTlsConfig), "TLS towards servers.", default=None
     )
     mirror: MirrorConfig | None = setting(ObjectKind(MirrorConfig), "Copies of requests for another service.", default=None, runs=False)
     failover: FailoverConfig | None = setting(ObjectKind(FailoverConfig), "The service that steps in.", default=None)

@@ -1,5 +1,5 @@
 """
-Reach `https` servers, for errands.
+Reach `https` servers.
 
 `TlsDialer` takes the place of a dialer before a pool. Its connection attempts end when the server has proved who it is, and its streams
 look like plain ones to what reads and writes HTTP, so the strict reading, the pool and the errand are the same with TLS and without.
@@ -11,6 +11,10 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import attrs
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509 import load_pem_x509_certificates
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
 from service_identity.pyopenssl import verify_hostname, verify_ip_address
@@ -27,36 +31,107 @@ from a3sgw.net.tls_stream import TlsStream
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-__all__ = ["TlsDialer"]
+__all__ = ["Terms", "TermsError", "TlsDialer", "make_context", "read_terms"]
 
 
-def make_context(authorities: Sequence[Certificate] | None) -> SSL.Context:
+@attrs.frozen(eq=False)
+class Terms:
     """
-    Return the settings for connections to servers whose certificates must lead to one of `authorities`, or to one the system trusts.
+    How the gateway meets `https` servers.
+
+    A server's certificate must lead to one of `authorities`, or without them to one that the system trusts; `is_trusting` says that any
+    will do. `server_name` is whom to ask for and to expect instead of the URL's host. `chain` and `key` are the gateway's own certificate,
+    leaf first, for servers that ask for one.
+    """
+
+    authorities: Sequence[Certificate] | None = None
+    chain: Sequence[Certificate] = ()
+    key: Any = None
+    server_name: str | None = None
+    is_trusting: bool = False
+
+
+class TermsError(ValueError):
+    """
+    A file cannot be what `attribute` (its name in the configuration) asks for; the text says why.
+    """
+
+    def __init__(self, attribute: str, reason: str) -> None:
+        super().__init__(attribute, reason)
+        self.attribute = attribute
+        self.reason = reason
+
+
+def read_terms(
+    ca_file: str | None, cert_file: str | None, key_file: str | None, server_name: str | None, *, is_trusting: bool
+) -> Terms:
+    """
+    Return the terms that these PEM files describe. Raises `TermsError`.
+    """
+    chain = () if cert_file is None else _read_certificates("cert_file", cert_file)
+    key = None
+    if key_file is not None:
+        text = _read("key_file", key_file)
+        try:
+            key = load_pem_private_key(text, None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            raise TermsError("key_file", "is no private key in PEM without a passphrase") from None
+        if chain and chain[0].public_key() != key.public_key():
+            raise TermsError("key_file", "is not the key of the certificate in cert_file")
+    return Terms(None if ca_file is None else _read_certificates("ca_file", ca_file), chain, key, server_name, is_trusting)
+
+
+def _read(attribute: str, path: str) -> bytes:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read()
+    except OSError as error:
+        raise TermsError(attribute, f"cannot be read: {error.strerror}") from None
+
+
+def _read_certificates(attribute: str, path: str) -> Sequence[Certificate]:
+    text = _read(attribute, path)
+    try:
+        return load_pem_x509_certificates(text)
+    except ValueError:
+        raise TermsError(attribute, "holds no certificate in PEM") from None
+
+
+def make_context(terms: Terms) -> SSL.Context:
+    """
+    Return the settings for connections on these terms.
     """
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     # A renegotiation would make writing wait for reading.
     context.set_options(SSL.OP_NO_RENEGOTIATION)
-    context.set_verify(SSL.VERIFY_PEER)
-    if authorities is None:
+    context.set_alpn_protos([b"http/1.1"])
+    context.set_verify(SSL.VERIFY_NONE if terms.is_trusting else SSL.VERIFY_PEER)
+    if terms.authorities is None:
         context.set_default_verify_paths()
     else:
         store = context.get_cert_store()
         assert store is not None
-        for authority in authorities:
+        for authority in terms.authorities:
             store.add_cert(X509.from_cryptography(authority))
+    if terms.chain and terms.key is not None:
+        context.use_certificate(terms.chain[0])
+        for link in terms.chain[1:]:
+            context.add_extra_chain_cert(link)
+        context.use_privatekey(terms.key)
     return context
 
 
 class _Server:
     """
-    Who must be at the other end: the host of a URL.
+    Who must be at the other end: the host of a URL, or who is named instead.
     """
 
-    def __init__(self, host: str, authorities: Sequence[Certificate] | None) -> None:
+    def __init__(self, host: str, terms: Terms) -> None:
+        host = terms.server_name or host
         self._host = host.rstrip(".")
-        self._context = make_context(authorities)
+        self._context = make_context(terms)
+        self._is_trusting = terms.is_trusting
         try:
             pack_address(host)
         except ValueError:
@@ -81,6 +156,8 @@ class _Server:
         """
         Return why the certificate, which leads to somebody we trust, is not the server's; `None` if it is.
         """
+        if self._is_trusting:
+            return None
         try:
             self._verify(connection, self._host)
         except Exception as error:
@@ -177,14 +254,14 @@ class TlsDialer:
     """
     Takes the place of a `net.connect.Dialer` before the pool of one server, `host`.
 
-    `authorities` are whom to trust instead of those whom the system trusts. `plain` is the dialer that makes the connections.
+    `terms` say whom to trust. `plain` is the dialer that makes the connections.
     """
 
     _log = Logger()
 
-    def __init__(self, plain: Dialer, host: str, authorities: Sequence[Certificate] | None = None) -> None:
+    def __init__(self, plain: Dialer, host: str, terms: Terms) -> None:
         self.plain = plain
-        self.server = _Server(host, authorities)
+        self.server = _Server(host, terms)
         self.deadlines = plain.deadlines
         self.resolve = plain.resolve
         self.unix_address = plain.unix_address

@@ -104,13 +104,12 @@ class MiddlewareTests(SynchronousTestCase):
         """
         A secret is written in the file or in one of its own, not in both or neither.
         """
-        for kind, word, value in (("api-key", "keys", '["a"]'), ("jwt", "value", '"a"'), ("basic-auth", "password", '"a"')):
-            head = f'type = "{kind}"\n ' + ('username = "u"\n ' if kind == "basic-auth" else "")
+        jwt_ways = "value or value_file or public_key_file or jwks_url"
+        for kind, word, value, ways in (("api-key", "keys", '["a"]', "keys or keys_file"), ("jwt", "value", '"a"', jwt_ways)):
+            head = f'type = "{kind}"\n '
             self.assertEqual(self.middleware(f"{head}{word} = {value}"), [])
             self.assertEqual(self.middleware(f'{head}{word}_file = "f"'), [])
-            self.assertEqual(
-                self.middleware(head), [f'gw.hcl:2:1: middleware "m" of type "{kind}" requires {word} or {word}_file']
-            )
+            self.assertEqual(self.middleware(head), [f'gw.hcl:2:1: middleware "m" of type "{kind}" requires {ways}'])
             both = self.middleware(f'{head}{word} = {value}\n {word}_file = "f"')
             self.assertEqual(len(both), 1)
             self.assertIn(f'middleware "m" has both {word} and {word}_file; give one of them', both[0])

@@ -91,7 +91,7 @@ class JsonTests(SynchronousTestCase):
         self.assertEqual(service["rollout"]["from"], "v1")
         self.assertEqual(service["load_balancer"]["servers"], [{"url": "http://a", "weight": 1, "state": "ready"}])
         self.assertEqual(
-            plain["middlewares"]["keys"],
+            {key: plain["middlewares"]["keys"][key] for key in ("type", "header", "keys", "keys_file")},
             {"type": "api-key", "header": "X-API-Key", "keys": ["«secret»"] * 2, "keys_file": None},
         )
         self.assertEqual(plain["middlewares"]["head"]["request_headers"], {"Authorization": "«secret»", "X-A": "b"})

@@ -72,15 +72,6 @@ class UnsupportedTests(SynchronousTestCase):
             """
         )
 
-    def test_middlewares(self):
-        """
-        Each middleware is named with its type and place.
-        """
-        self.check(
-            ENTRYPOINT + 'middlewares "auth" {\n  type = "jwt"\n  value = "x"\n}',
-            '3:10: this version does not run middlewares of type "jwt" yet; remove middlewares.auth',
-        )
-
     def test_blocks(self):
         """
         Blocks and attributes that do nothing yet are named; what lies within them is not repeated.
@@ -104,9 +95,10 @@ class UnsupportedTests(SynchronousTestCase):
         Where only some values run, the others are named with those.
         """
         self.check(
-            _service('strategy = "random"', 'servers = [{ url = "http://a" }, { url = "https://b" }]'),
+            _service('strategy = "random"', 'servers = [{ url = "http://a" }, { url = "h2c://b" }]'),
             '5:13: services.s.load_balancer.strategy is "random", which this version does not run yet; it runs "round-robin"',
-            '4:43: services.s.load_balancer.servers[1].url is "https://b", which this version does not run yet; it runs http:// and unix:',
+            '4:43: services.s.load_balancer.servers[1].url is "h2c://b", which this version does not run yet; '
+            "it runs http://, https:// and unix:",
         )
         self.check(
             'entrypoints "e" {\n  address = ":1"\n  protocol = "tcp"\n}',
@@ -119,7 +111,7 @@ class UnsupportedTests(SynchronousTestCase):
         """
         A value from the environment is not printed.
         """
-        found = unsupported_problems(_service("", 'servers = [{ url = "${U}" }]'), {"U": "https://hidden"})
+        found = unsupported_problems(_service("", 'servers = [{ url = "${U}" }]'), {"U": "h2c://hidden"})
         self.assertEqual(len(found), 1)
         self.assertNotIn("hidden", found[0])
 

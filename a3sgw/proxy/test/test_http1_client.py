@@ -36,7 +36,7 @@ def make_client():
     return LeasedCase().lend()
 
 
-class Http1ClientContractTests(receiver_contract(make_client)):  # type: ignore[misc]
+class Http1ClientContractTests(receiver_contract(make_client)):
     """
     `Http1Client` is a receiver and an upstream.
     """

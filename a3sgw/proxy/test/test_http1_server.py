@@ -24,7 +24,7 @@ def make_server():
     return connection
 
 
-class Http1ServerContractTests(receiver_contract(make_server)):  # type: ignore[misc]
+class Http1ServerContractTests(receiver_contract(make_server)):
     """
     `Http1Server` is a receiver and a downstream.
     """

@@ -19,7 +19,7 @@ from a3sgw.net.deadline import NEVER
 from a3sgw.net.tls_stream import TlsStream
 from a3sgw.net.valve import CLIENT_SLOW
 from a3sgw.proxy.outbound import Outbound
-from a3sgw.proxy.outbound_tls import TlsDialer, _Securing
+from a3sgw.proxy.outbound_tls import Terms, TlsDialer, _Securing
 from a3sgw.proxy.test import test_errand as plain
 from a3sgw.proxy.test.certificates import Authority
 from a3sgw.proxy.test.dialogues import OK, response
@@ -510,7 +510,7 @@ class StreamCase(TlsCase):
         Return an open stream; `receiver` notes what it is told, and `server` is the other end.
         """
         streams = []
-        dialer = TlsDialer(self.dialer, "auth.test", [AUTHORITY.certificate])
+        dialer = TlsDialer(self.dialer, "auth.test", Terms([AUTHORITY.certificate]))
         self.securing = dialer.connect([ADDRESS], 5.0, lambda stream, outcome: streams.append(dialer.stream(stream)))
         self.accept()
         (stream,) = streams
