@@ -93,7 +93,7 @@ class Pool:
     """
     The connections to one backend.
 
-    `leased` counts those in use, `connecting` those being made.
+    `leased` counts those in use, `connecting` those being made. `is_retired` says that the backend is not in the configuration any more.
     """
 
     __slots__ = (
@@ -103,10 +103,10 @@ class Pool:
         "_deadlines",
         "_dialer",
         "_idle",
-        "_is_retired",
         "_queue",
         "backend",
         "connecting",
+        "is_retired",
         "leased",
         "settings",
     )
@@ -125,7 +125,7 @@ class Pool:
         self._attempts: dict[_Lessee, Connecting | _Resolving] = {}
         self._addresses: list[Address] = []
         self._addresses_until = 0.0
-        self._is_retired = False
+        self.is_retired = False
 
     @property
     def idle(self) -> int:
@@ -192,7 +192,7 @@ class Pool:
             self._deadlines.discard(waiter)
             self.leased += 1
             waiter.lessee.upstream_leased(upstream)
-        elif self._is_retired or len(self._idle) >= self.settings.max_idle_connections:
+        elif self.is_retired or len(self._idle) >= self.settings.max_idle_connections:
             upstream.close()
         else:
             upstream.rest(self.settings.idle_timeout)
@@ -219,7 +219,7 @@ class Pool:
         """
         Close what is idle, and from now on whatever comes back: the backend is not in the configuration any more.
         """
-        self._is_retired = True
+        self.is_retired = True
         idle, self._idle = self._idle, []
         for upstream in idle:
             upstream.close()
