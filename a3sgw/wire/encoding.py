@@ -4,9 +4,21 @@ Content codings: which one a client wants, and how to make it piece by piece.
 `choose_encoding` reads `Accept-Encoding` in the strict way of RFC 9110 section 12.5.3. `make_encoder` returns a streaming encoder, of which
 every piece of output can be sent as soon as it is there; with `flush` the peer can decode all that was fed so far.
 
-What a stream holds in memory matters more than the last percent: there is one for each response under way. A brotli stream with its
-default window of 4 MiB holds half a MiB at quality 4, so the window here is 256 KiB; zstd's stays far below the 8 MiB that RFC 9659 lets
-browsers expect.
+A level is a level of zlib, from 1 to 9, and means about the same trouble for each coding: brotli's quality and zstd's level are the same
+number, so level 6 is a 6 everywhere. Memory counts more than the last percent, because there is a stream for each response under way and a
+client may keep it there by reading slowly: windows and hash tables are smaller than the libraries would choose. This is what a stream
+holds in KiB, the milliseconds it takes, and the percentage that is left, for 256 KiB of source code in pieces of 64 KiB:
+
+    level   br                   zstd                gzip, deflate
+      1       295  0.8  31.7      530  0.6  30.0     250   1.7  31.8
+      3       635  1.8  27.9      995  0.8  27.5     250   2.5  29.0
+      6       935  4.5  24.9      790  2.1  25.5     250   5.5  25.9
+      9     1,700  6.5  24.5      785  2.9  25.2     250  13.9  25.7
+
+Larger bodies take no more than another 125 KiB. Left to themselves br and zstd would hold 3 MiB at level 6, at level 9 as much as 32 and
+10. That would save up to 3 percent of such an output, and 9 percent of one made from a megabyte.
+
+Hot path: see docs/hot-path.md.
 """
 
 from __future__ import annotations
@@ -21,11 +33,8 @@ import zstandard
 
 __all__ = ["ENCODINGS", "Encoder", "choose_encoding", "is_compressible", "make_encoder", "weaken_etag"]
 
-_MEMBER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:[ \t]*;[ \t]*[qQ]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?))?")
-_ALIASES: Final = {b"x-gzip": b"gzip", b"x-compress": b"compress"}
-_LONGEST_REMEMBERED: Final = 256
-_REMEMBERED: Final = 1024
-_COMPRESSIBLE: Final = re.compile(rb"text/|.*(?:json|xml|javascript|css|svg|html|wasm|yaml)", re.IGNORECASE)
+_LOWEST: Final = 1
+_HIGHEST: Final = 9
 
 
 class Encoder(Protocol):
@@ -36,23 +45,25 @@ class Encoder(Protocol):
     def feed(self, data: bytes, flush: bool = False) -> bytes:
         """
         Take the next piece; return what can be sent now. With `flush`, all that was fed can be decoded from what was returned.
+
+        A flush costs a few bytes of output and some of what later pieces could have saved: it is for bodies whose pieces are awaited.
         """
 
     def end(self) -> bytes:
         """
-        Return what is left. Called once.
+        Return what is left. Called once, and nothing is fed after it.
         """
 
 
 class _Zlib:
     """
-    gzip (RFC 1952) and deflate, which in HTTP is the zlib format (RFC 1950). 48 KiB and 256 KiB of memory at levels 1 and 6.
+    gzip (RFC 1952) and deflate, which in HTTP is the zlib format (RFC 9110 section 8.4.1.2, RFC 1950). The window is 32 KiB.
     """
 
     __slots__ = ("_flush", "_work")
 
     def __init__(self, level: int, wbits: int) -> None:
-        # Python writes no time into the header of gzip, so the same body gives the same bytes.
+        # zlib writes no time into the header of gzip, so the same body gives the same bytes.
         work = zlib.compressobj(level, zlib.DEFLATED, wbits)
         self._work = work.compress
         self._flush = work.flush
@@ -73,12 +84,16 @@ class _Zlib:
 
 class _Brotli:
     """
-    br (RFC 7932), with a window of 256 KiB.
+    br (RFC 7932).
+
+    The window is 64 KiB because from quality 5 on the library chooses its hash tables by it: up to 16 bits they are of bounded size,
+    beyond that they take 1 MiB at quality 5, twice as much with each further one, and more than 25 at 9. Bodies that fit the window lose
+    nothing by it.
     """
 
     __slots__ = ("_work",)
 
-    _WINDOW_BITS: Final = 18
+    _WINDOW_BITS: Final = 16
 
     def __init__(self, quality: int) -> None:
         self._work = brotli.Compressor(quality=quality, lgwin=self._WINDOW_BITS)
@@ -98,18 +113,35 @@ class _Brotli:
         return made
 
 
+def _zstd_parameters(level: int) -> zstandard.ZstdCompressionParameters:
+    """
+    Return the parameters of a level with a window of 256 KiB, and tables of at most 65,536 entries.
+
+    The tables are cleared for each body, so small bodies gain most by small ones. RFC 9659 would allow a window of 8 MiB. The library has
+    other parameters for bodies known to be small, but they look for shorter matches and make more of JSON at most levels, not less.
+    """
+    table_bits = 16
+    usual = zstandard.ZstdCompressionParameters.from_level(level)
+    return zstandard.ZstdCompressionParameters.from_level(
+        level,
+        window_log=18,
+        hash_log=min(usual.hash_log, table_bits),
+        chain_log=min(usual.chain_log, table_bits),
+    )
+
+
 class _Zstandard:
     """
-    zstd (RFC 8878), with a window of 512 KiB.
+    zstd (RFC 8878).
     """
 
     __slots__ = ("_work",)
 
-    _WINDOW_BITS: Final = 19
+    _PARAMETERS: Final = {level: _zstd_parameters(level) for level in range(_LOWEST, _HIGHEST + 1)}
 
     def __init__(self, level: int) -> None:
-        parameters = zstandard.ZstdCompressionParameters.from_level(level, window_log=self._WINDOW_BITS)
-        self._work: Any = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+        # A compressor serves one stream at a time, so each has its own.
+        self._work: Any = zstandard.ZstdCompressor(compression_params=self._PARAMETERS[level]).compressobj()
 
     def feed(self, data: bytes, flush: bool = False) -> bytes:
         """
@@ -126,15 +158,11 @@ class _Zstandard:
         return made
 
 
-# What one level from 1 to 9 means for each coding, at about the same price. Beyond 6 the price multiplies for a few percent.
-_BROTLI_QUALITY: Final = (0, 1, 2, 3, 4, 4, 5, 6, 7, 9)
-_ZSTD_LEVEL: Final = (1, 1, 2, 3, 3, 4, 5, 7, 9, 12)
-
 _MAKERS: Final[dict[bytes, Callable[[int], Encoder]]] = {
-    b"br": lambda level: _Brotli(_BROTLI_QUALITY[level]),
-    b"zstd": lambda level: _Zstandard(_ZSTD_LEVEL[level]),
-    b"gzip": lambda level: _Zlib(level, 31),
-    b"deflate": lambda level: _Zlib(level, 15),
+    b"br": _Brotli,
+    b"zstd": _Zstandard,
+    b"gzip": lambda level: _Zlib(level, 16 + zlib.MAX_WBITS),
+    b"deflate": lambda level: _Zlib(level, zlib.MAX_WBITS),
 }
 
 ENCODINGS: Final = tuple(_MAKERS)
@@ -143,40 +171,62 @@ ENCODINGS: Final = tuple(_MAKERS)
 
 def make_encoder(name: bytes, level: int) -> Encoder:
     """
-    Return an encoder for one body. `level` is from 1, the fastest, to 9, the smallest.
+    Return an encoder for one body. `level` is from 1, the fastest, to 9, the smallest; see above for what it costs.
+
+    Raises `ValueError` for another level, and for a coding that is none of `ENCODINGS`.
     """
-    return _MAKERS[name](level)
+    make = _MAKERS.get(name)
+    if make is None:
+        raise ValueError(f"content coding {name!r} cannot be made; choose one of {', '.join(known.decode() for known in ENCODINGS)}")
+    if not _LOWEST <= level <= _HIGHEST:
+        raise ValueError(f"level {level} for content coding {name!r} does not exist; choose one from {_LOWEST} to {_HIGHEST}")
+    return make(level)
+
+
+# A weight has at most three decimals (RFC 9110 section 12.4.2).
+_MEMBER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:[ \t]*;[ \t]*[qQ]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?))?")
+# RFC 9110 section 8.4.1.3.
+_ALIASES: Final = {b"x-gzip": b"gzip"}
+
+_LONGEST_REMEMBERED: Final = 256
+_MOST_REMEMBERED: Final = 1024
+_chosen: dict[tuple[bytes, tuple[bytes, ...]], bytes | None] = {}
 
 
 def choose_encoding(accept_encoding: bytes | None, offered: Sequence[bytes]) -> bytes | None:
     """
-    Return the one of `offered` that the client likes best, the earlier of equals, or `None` if it is better left alone.
+    Return the one of `offered` (in lower case) that the client likes best, the earlier of equals, or `None` if it is better left alone.
 
-    A client that says nothing gets no coding: it may not know any. Members that cannot be read are passed over.
+    A client that says nothing gets no coding: RFC 9110 would allow any, but it may not know it. Members that cannot be read are passed
+    over. There are few ways in which clients say what they accept, so the choice is remembered by the value, and all are forgotten when
+    there are too many.
     """
     if not accept_encoding:
         return None
-    weights = _known.get(accept_encoding)
-    if weights is None:
-        weights = _read(accept_encoding)
-        if len(accept_encoding) <= _LONGEST_REMEMBERED:
-            if len(_known) >= _REMEMBERED:
-                _known.clear()
-            _known[accept_encoding] = weights
-    star = weights.get(b"*", 0)
+    key = (accept_encoding, tuple(offered))
+    try:
+        return _chosen[key]
+    except KeyError:
+        choice = _choose(_read_weights(accept_encoding), offered)
+    if len(accept_encoding) <= _LONGEST_REMEMBERED:
+        if len(_chosen) >= _MOST_REMEMBERED:
+            _chosen.clear()
+        _chosen[key] = choice
+    return choice
+
+
+def _choose(weights: dict[bytes, int], offered: Sequence[bytes]) -> bytes | None:
+    others = weights.get(b"*", 0)
     best, best_weight = None, 0
     for name in offered:
-        weight = weights.get(name, star)
+        weight = weights.get(name, others)
         if weight > best_weight:
             best, best_weight = name, weight
-    # RFC 9110: identity is acceptable unless it is excluded; it is taken if the client says that it likes it better.
-    return None if weights.get(b"identity", 0) > best_weight else best
+    # No coding at all is a choice like the others once the client gives it a weight; else it is only what is left.
+    return None if weights.get(b"identity", others) > best_weight else best
 
 
-_known: dict[bytes, dict[bytes, int]] = {}
-
-
-def _read(value: bytes) -> dict[bytes, int]:
+def _read_weights(value: bytes) -> dict[bytes, int]:
     """
     Return the weight of each coding in thousandths. Of a coding that stands twice the first counts.
     """
@@ -190,9 +240,12 @@ def _read(value: bytes) -> dict[bytes, int]:
     return weights
 
 
+_COMPRESSIBLE: Final = re.compile(rb"text/|.*(?:json|xml|javascript|css|svg|html|wasm|yaml)", re.IGNORECASE)
+
+
 def is_compressible(content_type: bytes) -> bool:
     """
-    Say whether bodies of this type usually get smaller.
+    Say whether bodies of this type usually get smaller. Event streams do, but whoever encodes them has to flush.
     """
     return _COMPRESSIBLE.match(content_type.partition(b";")[0]) is not None
 
@@ -201,4 +254,4 @@ def weaken_etag(value: bytes) -> bytes:
     """
     Return the entity tag as a weak one: what was encoded on the way is equivalent, but not the same bytes (RFC 9110 section 8.8.1).
     """
-    return value if value.startswith(b"W/") or not value.startswith(b'"') else b"W/" + value
+    return b"W/" + value if value.startswith(b'"') else value
