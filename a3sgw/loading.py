@@ -6,7 +6,7 @@ From a file or a text to a configuration that has been checked in every way that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 
 import attrs
 
@@ -59,17 +59,21 @@ def _rule_error(config: GatewayConfig, router: RouterConfig) -> ValueError | Non
     return error
 
 
-def middleware_problems(config: GatewayConfig, positions: Mapping[str, Position], catalog: Catalog) -> list[Problem]:
+def middleware_problems(
+    config: GatewayConfig, positions: Mapping[str, Position], catalog: Catalog, known: Sequence[Problem] = ()
+) -> list[Problem]:
     """
     Return a problem for each middleware that cannot be built, or that stands where it has nothing to do.
+
+    Those of which something is wrong already, as `known` problems say, are not built.
     """
     findings = Findings(positions)
     gates = set()
     for name, middleware in config.middlewares.items():
-        if members_of(middleware):
-            # A chain is written out where it is listed, and never built.
-            continue
         path = item_path("middlewares", name)
+        # A chain is written out where it is listed, and never built.
+        if members_of(middleware) or any(problem.path == path or problem.path.startswith(f"{path}.") for problem in known):
+            continue
         try:
             built = catalog.factories[middleware.type].build(middleware, still_surroundings(f'middleware "{name}"'))
         except MiddlewareError as error:
@@ -153,9 +157,7 @@ def check_build(loaded: Loaded, catalog: Catalog) -> Loaded:
         return loaded
     found = rule_problems(loaded.config, loaded.positions)
     found += service_problems(loaded.config, loaded.positions)
-    if not loaded.problems:
-        # They lean on what the other checks make sure of.
-        found += middleware_problems(loaded.config, loaded.positions, catalog)
+    found += middleware_problems(loaded.config, loaded.positions, catalog, loaded.problems)
     if not found:
         return loaded
     return attrs.evolve(loaded, problems=tuple(sorted([*loaded.problems, *found], key=source_order)))
