@@ -69,8 +69,8 @@ class Deadlines:
         self._call = self._reactor.callLater(self.INTERVAL, self._sweep)
         now = self.seconds()
         for watched in [each for each in self._watched if each.deadline <= now]:
-            # An earlier one of this sweep may have moved it.
-            if watched.deadline <= now:
+            # An earlier one of this sweep may have moved or discarded it.
+            if watched.deadline <= now and watched in self._watched:
                 self._tell(watched)
 
     def _tell(self, watched: _Watched) -> None:
@@ -86,4 +86,5 @@ class Deadlines:
         """
         self.stop()
         for watched in list(self._watched):
-            self._tell(watched)
+            if watched in self._watched:
+                self._tell(watched)

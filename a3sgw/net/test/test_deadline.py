@@ -96,6 +96,14 @@ class DeadlinesTests(SynchronousTestCase):
         # The set has no order, but only the first of the two can have been told.
         self.assertEqual(sorted([len(one.passed), len(other.passed)]), [0, 1])
 
+    def test_discarded_during_the_sweep(self):
+        """A neighbour that one who is told discards is not told, be it as late as he."""
+        for end in (lambda: self.pass_time(3), lambda: self.deadlines.close()):
+            one = self.watch(1.0, lambda: self.deadlines.discard(other))
+            other = self.watch(1.0, lambda: self.deadlines.discard(one))
+            end()
+            self.assertEqual(sorted([len(one.passed), len(other.passed)]), [0, 1])
+
     def rescue(self, watched):
         watched.deadline = NEVER
         self.deadlines.discard(watched)
