@@ -2,8 +2,11 @@
 Tests of the strategies for choosing a backend.
 """
 
+import time
 from collections import Counter
+from random import Random as Chance
 
+import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -12,7 +15,14 @@ from zope.interface.verify import verifyObject
 from a3sgw.interfaces import IBalancer, IBalancerFactory
 from a3sgw.observe.record import Record
 from a3sgw.service.backend import Backend, BackendAddress
-from a3sgw.service.balance import STRATEGIES, RoundRobin, RoundRobinFactory
+from a3sgw.service.balance import STRATEGIES, RoundRobin, RoundRobinFactory, StrategyFactory
+from a3sgw.service.balance_hash import ConsistentHash
+from a3sgw.service.balance_latency import LeastTime
+from a3sgw.service.balance_least import LeastConnections
+from a3sgw.service.balance_random import PowerOfTwo, Random
+from a3sgw.service.balance_weighted import Weighted
+from a3sgw.service.roster import BalancerSettings, Clockwork
+from a3sgw.service.test.servers import record, servers
 from a3sgw.testing import balancer_contract
 
 ADDRESS = BackendAddress("http", "192.0.2.1", 80, "", b"", b"test")
@@ -25,7 +35,7 @@ def backends(count):
     return [Backend("app", f"http://192.0.2.{number}", ADDRESS, 1) for number in range(count)]
 
 
-class RoundRobinContractTests(balancer_contract(RoundRobin)):  # type: ignore[misc]
+class RoundRobinContractTests(balancer_contract(RoundRobin)):
     """
     `RoundRobin` is a balancer.
     """
@@ -92,9 +102,62 @@ class StrategiesTests(SynchronousTestCase):
     """
 
     def test_catalog(self):
-        """Each strategy stands under its own name and builds a balancer."""
-        self.assertIsInstance(STRATEGIES["round-robin"], RoundRobinFactory)
+        """Each strategy stands under its own name and builds a balancer of its own."""
+        self.assertEqual(
+            {name: type(factory.build(backends(2))) for name, factory in STRATEGIES.items()},
+            {
+                "round-robin": RoundRobin,
+                "weighted": Weighted,
+                "least-connections": LeastConnections,
+                "random": Random,
+                "p2c": PowerOfTwo,
+                "least-time": LeastTime,
+                "consistent-hash": ConsistentHash,
+            },
+        )
         for name, factory in STRATEGIES.items():
             verifyObject(IBalancerFactory, factory)
             self.assertEqual(factory.strategy, name)
             verifyObject(IBalancer, factory.build(backends(2)))
+        self.assertIsInstance(STRATEGIES["round-robin"], RoundRobinFactory)
+        self.assertIsInstance(STRATEGIES["weighted"], StrategyFactory)
+
+    def test_listener(self):
+        """Only the strategy that goes by time wants to be told of attempts."""
+        wanting = {name for name, factory in STRATEGIES.items() if hasattr(factory.build(backends(1)), "attempt_ended")}
+        self.assertEqual(wanting, {"least-time"})
+
+    def test_slow_start(self):
+        """Every strategy gives a server that has just become usable less than its share, if it is told to."""
+        for name, factory in STRATEGIES.items():
+            everybody = servers(1, 1)
+            # For as long as any test takes.
+            everybody[1].usable_since = time.monotonic() + 1000.0
+            if isinstance(factory, StrategyFactory):
+                factory = attrs.evolve(factory, clockwork=Clockwork(time.monotonic, Chance(1)))
+            balancer = factory.build(everybody, BalancerSettings(slow_start=60.0, hash_source="path"))
+            candidates = tuple(everybody)
+            for number in range(440):
+                server = balancer.choose(candidates, record(path=b"/%d" % number))
+                server.acquire()
+            self.assertApproximates(everybody[1].in_flight, 40, 20, name)
+
+    def test_slow_start_in_turn(self):
+        """Round-robin with slow start still knows no weights."""
+        everybody = servers(1, 3, 0)
+        balancer = STRATEGIES["round-robin"].build(everybody, BalancerSettings(slow_start=60.0))
+        self.assertEqual([balancer.choose(tuple(everybody), Record()) for _ in range(6)], everybody * 2)
+
+    def test_no_slow_start(self):
+        """Without slow start it does not matter how long a server has been usable."""
+        everybody = servers(1, 1)
+        everybody[1].usable_since = time.monotonic() + 1000.0
+        balancer = STRATEGIES["weighted"].build(everybody)
+        chosen = [balancer.choose(tuple(everybody), Record()) for _ in range(4)]
+        self.assertEqual(chosen, [*everybody, *everybody])
+
+    def test_shared_chance(self):
+        """Two services do not go through the same sequence of random choices."""
+        everybody = backends(10)
+        one, other = (STRATEGIES["random"].build(everybody) for _ in range(2))
+        self.assertNotEqual(*([balancer.choose(everybody, Record()) for _ in range(40)] for balancer in (one, other)))
