@@ -103,10 +103,10 @@ class Quota:
 
     def refusal(self, request_id: bytes, wait: float, reset: float | None, message: str = "") -> LocalResponse:
         """
-        Return the answer for a request that came too early by `wait` seconds. Where `reset` is `None` clients are not told how they stand.
+        Return the answer for a request that came too early by `wait` seconds, more than 0. Where `reset` is `None` clients are not told how
+        they stand.
         """
-        # Never 0, which would ask for the next request at once.
-        fields = [make_field(b"Retry-After", b"%d" % max(ceil(wait), 1))]
+        fields = [make_field(b"Retry-After", b"%d" % ceil(wait))]
         if reset is not None:
             fields += (self._limit, _NONE_LEFT, make_field(b"RateLimit-Reset", b"%d" % ceil(reset)))
         return refusal(Outcome.RATE_LIMITED, request_id, fields, message)

@@ -111,6 +111,13 @@ class RateLimitRedisCase(MiddlewareCase):
         self.dialogue.carrier.snapshot().addCallback(told.append)
         return [row["state"] for row in told[0]["gauges"]["middlewares"]]
 
+    def limit(self):
+        """
+        Return the only limit.
+        """
+        (limit,) = (part for part in self.dialogue.carrier.generation().parts.values() if isinstance(part, RateLimitRedis))
+        return limit
+
     def questions(self):
         """
         Return how often Redis was asked for a token since the last call.
@@ -207,6 +214,7 @@ class LimitTests(RateLimitRedisCase):
             self.assertEqual((set(self.statuses(20)), self.questions()), ({429}, 1))
         self.dialogue.reactor.advance(1)
         self.assertEqual((self.statuses(1), self.questions()), ([200], 1))
+        self.assertEqual(self.limit()._refusals, {})
 
     def test_answer(self):
         """The refusal says why, and when to come back."""
@@ -238,14 +246,11 @@ class LimitTests(RateLimitRedisCase):
     def test_many_refusals(self):
         """However many clients are refused, not all of them are remembered."""
         self.begin('type = "rate-limit-redis"\nrate = 1\nsource = "header"\nheader = "X-Who"\nredis_url = "redis://redis.test"')
-        (limit,) = self.limits()
+        limit = self.limit()
         for number in range(rate_limit_redis._REFUSALS + 5):
             limit._refusals[b"%d" % number] = None
         self.statuses(2, "X-Who: me")
         self.assertEqual(len(limit._refusals), 1)
-
-    def limits(self):
-        return [part for part in self.dialogue.carrier.generation().parts.values() if isinstance(part, RateLimitRedis)]
 
     def test_headers(self):
         """Who is admitted is told how he stands, unless that is switched off."""

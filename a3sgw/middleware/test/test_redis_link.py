@@ -234,8 +234,11 @@ class AskingTests(LinkCase):
     def test_asked_again_with_less_time(self):
         """Whoever has the least time left is told first, whatever the order of asking."""
         self.become_ready()
+        self.clock.advance(TIMEOUT)
+        self.settle()
         self.redis.is_frozen = True
-        late, early = self.link.ask(ECHO, 1.0), self.link.ask(ECHO, 0.5)
+        now = self.clock.seconds()
+        late, early = self.link.ask(ECHO, now + 1.0), self.link.ask(ECHO, now + 0.5)
         self.clock.advance(0.5)
         self.settle()
         self.assert_unanswered(early, "does not answer in time")
@@ -353,6 +356,31 @@ class LossTests(LinkCase):
             self.settle()
         self.assertTrue(5 < self.redis.attempts < 25, self.redis.attempts)
 
+    def test_gives_nothing_but_errors(self):
+        """The same holds for one that greets and answers every question so that the asker gives it up."""
+        self.become_ready()
+        self.redis.replies["ECHO"] = "READONLY"
+        for _ in range(300):
+            if self.link.is_available:
+                self.successResultOf(self.ask())
+                self.link.give_up("leads to a replica")
+            self.clock.advance(0.1)
+            self.settle()
+        self.assertTrue(5 < self.redis.attempts < 25, self.redis.attempts)
+        del self.redis.replies["ECHO"]
+
+    def test_forgiven(self):
+        """After one good answer an outage is forgotten: a connection that is closed then was just not needed."""
+        self.redis.is_up = False
+        self.ask().addErrback(lambda failure: None)
+        self.redis.is_up = True
+        self.clock.advance(0.1)
+        self.settle()
+        self.assert_answered()
+        self.redis.connections[-1].close()
+        self.assertEqual(self.link.state, "idle")
+        self.assert_answered()
+
     def test_lost_while_it_waits_for_the_first_question(self):
         """A connection that is made after an outage and lost before it was needed is made again."""
         self.redis.is_up = False
@@ -427,6 +455,18 @@ class CloseTests(LinkCase):
         self.settle()
         self.assertEqual(self.successResultOf(result), b"hello")
         self.assertEqual(self.redis.open_connections, [])
+
+    def test_broken(self):
+        """If the connection breaks before that, no other one is made."""
+        self.become_ready()
+        self.redis.is_frozen = True
+        result = self.ask()
+        self.link.close()
+        self.redis.stop()
+        self.assert_unanswered(result, "closed the connection")
+        self.redis.is_up = True
+        self.clock.advance(100)
+        self.assertEqual(self.redis.attempts, 1)
 
     def test_down(self):
         """No attempt is made any more."""
