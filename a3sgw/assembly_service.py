@@ -21,6 +21,7 @@ from a3sgw.service.backend import Backend, BackendAddress
 from a3sgw.service.balance import STRATEGIES
 from a3sgw.service.group import Group
 from a3sgw.service.judgement import Judgement
+from a3sgw.service.roster import BalancerSettings
 from a3sgw.service.service import Judged, Service, ServiceSettings, Traits
 from a3sgw.service.sticky import CookieSettings, Stickiness
 from a3sgw.service.waiting import WaitingRoom
@@ -56,10 +57,16 @@ def assemble_service(config: ServiceConfig, parts: Parts, kit: Kit) -> Service:
     room = _room(config, parts, kit)
 
     def make() -> Service:
+        settings = BalancerSettings(
+            slow_start=balancing.slow_start or 0.0,
+            hash_source=balancing.hash.source,
+            hash_name=balancing.hash.name or "",
+            max_load=balancing.hash.max_load_percent / 100,
+        )
         groups = []
         judged = []
         for each, servers, opinions in zip(members, backends, judgements, strict=True):
-            balancer = STRATEGIES[each.strategy].build(servers)
+            balancer = STRATEGIES[each.strategy].build(servers, settings)
             group = Group(
                 servers,
                 balancer,

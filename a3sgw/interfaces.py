@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from a3sgw.observe.record import Record
     from a3sgw.proxy.exchange import Exchange
     from a3sgw.service.backend import Backend, BackendAddress
+    from a3sgw.service.roster import BalancerSettings
     from a3sgw.service.service import Service, ServiceSettings
 
 __all__ = [
@@ -254,9 +255,9 @@ class IBalancerFactory(Interface):
 
     strategy: str = Attribute("The name in `strategy = \"…\"`.")
 
-    def build(backends: Sequence[Backend]) -> IBalancer:
+    def build(backends: Sequence[Backend], settings: BalancerSettings) -> IBalancer:
         """
-        Return a new balancer for a service with these backends.
+        Return a new balancer for a service, or a revision of one, with these backends.
         """
 
 
@@ -264,7 +265,8 @@ class IBalancer(Interface):
     """
     Choose a backend for one attempt.
 
-    Called once per attempt on the reactor thread, on the hot path. Must not block, wait, or keep `candidates`.
+    Called once per attempt on the reactor thread, on the hot path. Must not block or wait. `candidates` may be kept if it is a tuple: the
+    same tuple means the same candidates; a list is good for this call only.
     """
 
     def choose(candidates: Sequence[Backend], record: Record) -> Backend | None:

@@ -68,10 +68,6 @@ RUNNING_SCHEMES = ("http", "https", "unix")
 """The schemes of server URLs that this version can talk to."""
 
 
-def _runs_strategy(strategy: str) -> bool:
-    return strategy == "round-robin"
-
-
 def _runs_scheme(url: str) -> bool:
     return parse_server_url(url).scheme in RUNNING_SCHEMES
 
@@ -201,7 +197,12 @@ class LoadBalancerConfig:
     """
 
     strategy: str = setting(
-        _STRATEGY, "How a server is chosen.", default="round-robin", runs_when=_runs_strategy, runs_note='`"round-robin"`'
+        _STRATEGY,
+        "How a server is chosen: in turn (`round-robin`), in turn by weight and without bursts (`weighted`), the one with the fewest "
+        "requests in flight for its weight (`least-connections`), by chance (`random`), the less busy of two drawn by chance (`p2c`), the "
+        "one that has answered soonest for what it has in flight (`least-time`), or always the same for the same request "
+        "(`consistent-hash`).",
+        default="round-robin",
     )
     servers: tuple[ServerConfig, ...] = setting(
         ObjectListKind(ServerConfig), "The servers; at least one, unless the service has revisions.", default=()
@@ -312,9 +313,7 @@ class RevisionConfig:
     name: str = setting(NAME, "The revision's name, once per service.")
     traffic_percent: int = setting(_PERCENT, "Its share; the shares of all revisions add up to 100.", default=100)
     servers: tuple[ServerConfig, ...] = setting(ObjectListKind(ServerConfig), "The revision's servers, at least one.", default=())
-    strategy: str = setting(
-        _STRATEGY, "How one of them is chosen.", default="round-robin", runs_when=_runs_strategy, runs_note='`"round-robin"`'
-    )
+    strategy: str = setting(_STRATEGY, "How one of them is chosen.", default="round-robin")
 
 
 @attrs.frozen(kw_only=True)

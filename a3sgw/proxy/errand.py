@@ -181,7 +181,7 @@ class Errand(Record):
         self.backend = backend
         self.attempts += 1
         self.leased = 0.0
-        backend.in_flight += 1
+        backend.acquire()
         if backend.watch is not None:
             self._ticket = backend.watch.begin()
         pool: Pool = backend.pool
@@ -337,7 +337,7 @@ class Errand(Record):
     def _let_go_of_backend(self, outcome: Outcome) -> None:
         self._end_watch(outcome)
         if self.backend is not None:
-            self.backend.in_flight -= 1
+            self.backend.release()
             self.backend = None
 
     def _end_watch(self, outcome: Outcome) -> None:

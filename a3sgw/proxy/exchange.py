@@ -321,7 +321,7 @@ class Exchange(Record):
 
     def _try(self, backend: Backend) -> None:
         self.backend = backend
-        backend.in_flight += 1
+        backend.acquire()
         self._holds_backend = True
         if backend.watch is not None:
             self._ticket = backend.watch.begin()
@@ -739,7 +739,7 @@ class Exchange(Record):
         backend = self.backend
         if self._holds_backend and backend is not None:
             self._holds_backend = False
-            backend.in_flight -= 1
+            backend.release()
             if self._ticket >= 0:
                 self._end_watch(outcome, status)
             if self._passage is not None:

@@ -4,11 +4,15 @@ One server of a service.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import attrs
 
 from a3sgw.policy.verdict import Verdicts
+
+if TYPE_CHECKING:
+    from a3sgw.service.follow import Follower
 
 __all__ = ["Backend", "BackendAddress"]
 
@@ -36,13 +40,14 @@ class Backend:
 
     `in_flight` counts exchanges that have chosen this backend and not let go of it. `is_usable` says whether it may be chosen for the next
     new client, as its service last decided from the `verdicts`; `reason` is why it last changed, `usable_since` when it last became usable
-    (seconds of the monotonic clock). `watch` is told of attempts, if anybody cares. `sticky_name` is what cookies call it. `pool` holds its
-    connections, `series` its metrics; both are set by assembly.
+    (seconds of the monotonic clock). `followers` hear whenever `in_flight` changes. `watch` is told of attempts, if anybody cares.
+    `sticky_name` is what cookies call it. `pool` holds its connections, `series` its metrics; both are set by assembly.
     """
 
     __slots__ = (
         "__weakref__",
         "address",
+        "followers",
         "in_flight",
         "is_usable",
         "pool",
@@ -65,6 +70,7 @@ class Backend:
         self.weight = weight
         self.revision = revision
         self.in_flight = 0
+        self.followers: tuple[ref[Follower], ...] = ()
         self.is_usable = True
         self.reason = ""
         self.usable_since = float("-inf")
@@ -73,6 +79,31 @@ class Backend:
         self.watch: Any = None
         self.pool: Any = None
         self.series: Any = None
+
+    def acquire(self) -> None:
+        """
+        Count an exchange that has chosen this backend.
+        """
+        self.in_flight += 1
+        if self.followers:
+            self.load_changed()
+
+    def release(self) -> None:
+        """
+        Count an exchange that has let go of it.
+        """
+        self.in_flight -= 1
+        if self.followers:
+            self.load_changed()
+
+    def load_changed(self) -> None:
+        """
+        Tell the followers that the backend is more or less busy, or slower or faster, than before.
+        """
+        for reference in self.followers:
+            follower = reference()
+            if follower is not None:
+                follower.load_changed(self)
 
     def __repr__(self) -> str:
         state = "usable" if self.is_usable else "unusable"

@@ -8,7 +8,7 @@ is the backend that tells, and it holds its followers weakly: an index that is d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 from weakref import ref
 
 from a3sgw.service.backend import Backend
@@ -27,7 +27,7 @@ class Follower(Protocol):
         """
 
 
-def follow(backends: Sequence[Any], follower: Follower) -> None:
+def follow(backends: Sequence[Backend], follower: Follower) -> None:
     """
     Let each of `backends` tell `follower` from now on, for as long as anybody else holds it.
     """

@@ -68,7 +68,7 @@ class Group:
         candidates: Sequence[Backend] = self.usable
         if tried:
             candidates = [backend for backend in candidates if backend not in tried]
-        if limit:
+        if limit and any(backend.in_flight >= limit for backend in candidates):
             candidates = [backend for backend in candidates if backend.in_flight < limit]
         if not candidates:
             return None

@@ -8,13 +8,16 @@ verdict, to a balancer that goes by latency, and to the estimate that hedging go
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from a3sgw.errors import Outcome
 from a3sgw.policy.verdict import Transition
 from a3sgw.service.backend import Backend
 
 __all__ = ["AttemptListener", "Watch"]
+
+
+_REFUSALS: Final = frozenset([502, 503, 504])
 
 
 class AttemptListener(Protocol):
@@ -76,7 +79,8 @@ class Watch:
         is_success = not is_failure and status != 0
         if (is_failure or is_success) and seconds > 0:
             for listener in self._listeners:
-                listener.attempt_ended(self._backend, seconds, is_failure, now)
+                # A server that refuses quickly is not a quick one.
+                listener.attempt_ended(self._backend, seconds, is_failure or status in _REFUSALS, now)
         ejection = self._backend.verdicts.ejection
         if ejection is None:
             return

@@ -67,7 +67,7 @@ class LoadTextTests(SynchronousTestCase):
         """
         loaded = load(
             'routers "r" {\n  rule = "x"\n  service = "nope"\n  priority = "x"\n}\n'
-            'services "s" {\n  load_balancer {\n    strategy = "random"\n    servers = []\n  }\n  bogus = 1\n}\n',
+            'services "s" {\n  load_balancer {\n    strategy = "x"\n    servers = []\n  }\n  bogus = 1\n}\n',
             include_unsupported=True,
         )
         self.assertEqual([problem.position.line for problem in loaded.problems], [1, 3, 4, 6, 8, 11])

@@ -95,8 +95,7 @@ class UnsupportedTests(SynchronousTestCase):
         Where only some values run, the others are named with those.
         """
         self.check(
-            _service('strategy = "random"', 'servers = [{ url = "http://a" }, { url = "h2c://b" }]'),
-            '5:13: services.s.load_balancer.strategy is "random", which this version does not run yet; it runs "round-robin"',
+            _service("", 'servers = [{ url = "http://a" }, { url = "h2c://b" }]'),
             '4:43: services.s.load_balancer.servers[1].url is "h2c://b", which this version does not run yet; '
             "it runs http://, https:// and unix:",
         )

@@ -568,3 +568,38 @@ class TimeoutTests(BalancedCase):
         self.ask()
         self.dialogue.reactor.advance(3)
         self.assert_refused(504, "response-timeout")
+
+
+class StrategyTests(BalancedCase):
+    """
+    Every strategy that can be configured chooses, and lets go.
+    """
+
+    def test_each(self):
+        """Each strategy sends requests to servers, and every count is back at zero in the end."""
+        for strategy in ("round-robin", "weighted", "least-connections", "random", "p2c", "least-time", "consistent-hash"):
+            self.balance(f'strategy = "{strategy}"', 'slow_start = "5s"')
+            asked = {self.exchange()[0] for _ in range(30)}
+            # All of them are one client's.
+            self.assertEqual(len(asked), 1 if strategy == "consistent-hash" else 3, strategy)
+            self.tearDown()
+            self.dialogue = None
+
+    def test_least_connections(self):
+        """Requests go where the fewest are under way."""
+        self.balance('strategy = "least-connections"')
+        busy = [self.begin() for _ in range(3)]
+        self.assertEqual({row[2] for row in busy}, {1, 2, 3})
+        self.say(busy[1][1], OK)
+        self.assertEqual(self.begin()[2], busy[1][2])
+        for client, backend, _ in busy:
+            self.say(backend, OK)
+            client.close()
+
+    def test_hash(self):
+        """The same header leads to the same server, and many to all."""
+        self.balance('strategy = "consistent-hash"', 'hash {\n source = "header"\n name = "X-User"\n }')
+        chosen = {number: self.exchange(f"X-User: {number}")[0] for number in range(40)}
+        self.assertEqual(set(chosen.values()), {1, 2, 3})
+        for number, server in chosen.items():
+            self.assertEqual(self.exchange(f"X-User: {number}")[0], server)

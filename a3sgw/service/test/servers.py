@@ -18,28 +18,13 @@ ADDRESS = BackendAddress("http", "192.0.2.1", 80, "", b"", b"test")
 
 class Server(Backend):
     """
-    A backend that tells its followers how busy it is.
+    A backend with a number.
     """
 
-    __slots__ = ("followers",)
+    __slots__ = ()
 
     def __init__(self, number, weight=1):
         super().__init__("app", f"http://192.0.2.{number}", ADDRESS, weight)
-        self.followers = ()
-
-    def acquire(self):
-        self.in_flight += 1
-        self.load_changed()
-
-    def release(self):
-        self.in_flight -= 1
-        self.load_changed()
-
-    def load_changed(self):
-        for reference in self.followers:
-            follower = reference()
-            if follower is not None:
-                follower.load_changed(self)
 
 
 class Clock:
