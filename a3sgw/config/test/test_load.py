@@ -67,10 +67,11 @@ class LoadTextTests(SynchronousTestCase):
         """
         loaded = load(
             'routers "r" {\n  rule = "x"\n  service = "nope"\n  priority = "x"\n}\n'
-            'services "s" {\n  load_balancer {\n    strategy = "x"\n    servers = []\n  }\n  bogus = 1\n}\n',
+            'services "s" {\n  load_balancer {\n    strategy = "random"\n    servers = []\n  }\n'
+            "  scaling { min_replicas = 2 }\n  bogus = 1\n}\n",
             include_unsupported=True,
         )
-        self.assertEqual([problem.position.line for problem in loaded.problems], [1, 3, 4, 6, 8, 11])
+        self.assertEqual([problem.position.line for problem in loaded.problems], [1, 3, 4, 6, 11, 12])
         self.assertIsNotNone(loaded.config)
 
     def test_unsupported_is_optional(self):
