@@ -9,21 +9,16 @@ bound on what it keeps in memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from time import monotonic
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from a3sgw.errors import Outcome, ProtocolError, UpstreamError
 from a3sgw.interfaces import ILessee, IUpstream
 from a3sgw.message import IDEMPOTENT, Field, LocalResponse, RequestHead, ResponseHead
-from a3sgw.net.deadline import NEVER
-from a3sgw.observe.record import Record
-from a3sgw.proxy.pool import Pool
-from a3sgw.service.backend import Backend, BackendAddress
-from a3sgw.service.service import ServiceSettings
+from a3sgw.proxy.lessee import Choice, Lessee
+from a3sgw.service.backend import BackendAddress
 from a3sgw.wire.fields import (
     CONNECTION,
     CONTENT_LENGTH,
@@ -39,7 +34,7 @@ from a3sgw.wire.fields import (
     only,
 )
 
-__all__ = ["Choice", "Errand", "make_head"]
+__all__ = ["Errand", "make_head"]
 
 _LINES: Final = LineTable(REQUEST_KINDS)
 _ONLY_TARGET: Final = only(bytes(range(33, 127)))
@@ -70,82 +65,28 @@ def make_head(method: bytes, target: bytes, fields: Sequence[Field], length: int
     return head
 
 
-class Choice(Protocol):
-    """
-    Where an errand may go: a service, or the only server of a URL.
-    """
-
-    retries: int
-
-    @property
-    def settings(self) -> ServiceSettings: ...
-
-    def choose(self, exchange: Any, tried: Sequence[Backend]) -> Backend | None: ...
-
-
 @implementer(ILessee)
-class Errand(Record):
+class Errand(Lessee):
     """
     One request of the gateway's own.
 
-    A `Record` because balancers read one. `_end` is its one end, however it ends. An answer whose body is larger than `max_body_bytes` is
-    a failure, unless the errand `cuts` it off there.
+    `_end` is its one end, however it ends. An answer whose body is larger than `max_body_bytes` is a failure, unless the errand `cuts` it
+    off there.
     """
 
-    __slots__ = (
-        "_body",
-        "_cuts",
-        "_is_waiting",
-        "_max_body_bytes",
-        "_pieces",
-        "_response",
-        "_result",
-        "_room",
-        "_stale_retried",
-        "_ticket",
-        "_timer",
-        "_tried",
-        "_upstream",
-        "binding",
-        "bound_service",
-        "connect_timeout",
-        "response_header_timeout",
-        "service",
-        "settings",
-    )
-
-    _log = Logger()
+    __slots__ = ("_body", "_cuts", "_max_body_bytes", "_pieces", "_response", "_result", "_room", "_stale_retried", "_timer")
 
     def __init__(self, service: Choice, head: RequestHead, body: bytes, max_body_bytes: int, *, cuts: bool = False) -> None:
-        self.entrypoint = self.route = self.backend = self.outcome = self.answered_by = None
-        self.peer = b""
-        self.scheme = b"http"
-        self.protocol = b"HTTP/1.1"
-        self.attempts = self.passed = self.status = self.upstream_status = self.bytes_received = self.bytes_sent = 0
-        self.started = self.leased = self.first_byte = self.ended = 0.0
-        self.head = head
-        self.service = service
-        self.settings = service.settings
-        self.connect_timeout = self.settings.connect_timeout
-        # The errand's own time limit covers it.
-        self.response_header_timeout = NEVER
-        self.revision = self.binding = self.bound_service = None
+        super().__init__(service, head, may_be_sent_twice=head.method in IDEMPOTENT)
         self._body = body
         self._cuts = cuts
         self._max_body_bytes = max_body_bytes
         self._result: Deferred[LocalResponse] | None = None
         self._timer: Any = None
-        self._tried: list[Backend] = []
-        self._upstream: Any = None
-        self._is_waiting = False
         self._stale_retried = False
-        self._ticket = -1
         self._response: ResponseHead | None = None
         self._pieces: list[bytes] = []
         self._room = max_body_bytes
-
-    def __repr__(self) -> str:
-        return f"<Errand {self.head!r} to {self.backend!r}, attempt {self.attempts}>"
 
     def start(self, later: Callable[..., Any], timeout: float) -> Deferred[LocalResponse]:
         """
@@ -157,68 +98,8 @@ class Errand(Record):
         self._choose_and_try(Outcome.NO_BACKEND)
         return result
 
-    # -- attempts
-
-    def _choose_and_try(self, otherwise: Outcome) -> None:
-        """
-        Try the next server; if there is none, `otherwise` says why not.
-        """
-        try:
-            backend = self.service.choose(self, self._tried)
-        except Exception:
-            # A balancer may be a plugin, and we are called by a pool that cannot be expected to know.
-            self._log.failure("bug in the choice of a server for {errand!r}", errand=self)
-            self._fail(Outcome.INTERNAL_ERROR, "bug")
-            return
-        if backend is None:
-            self._fail(otherwise, "")
-            return
-        if self._tried:
-            self.service.retries += 1
-        self._try(backend, fresh=False)
-
-    def _try(self, backend: Backend, *, fresh: bool) -> None:
-        self.backend = backend
-        self.attempts += 1
-        self.leased = 0.0
-        backend.acquire()
-        if backend.watch is not None:
-            self._ticket = backend.watch.begin()
-        pool: Pool = backend.pool
-        upstream = pool.lease(self, fresh=fresh)
-        while upstream is not None and not self._is_idempotent and upstream.was_used and upstream.is_stale():
-            # This request must not be sent twice, so make sure of the connection before it is sent once.
-            upstream.abort()
-            upstream = pool.lease(self)
-        if upstream is None:
-            self._is_waiting = True
-        else:
-            self.upstream_leased(upstream)
-
-    @property
-    def _is_idempotent(self) -> bool:
-        return self.head is not None and self.head.method in IDEMPOTENT
-
-    # -- what the pool reports
-
-    def upstream_leased(self, upstream: IUpstream) -> None:
-        """
-        There is a connection: send the request.
-        """
-        self._is_waiting = False
-        self._upstream = upstream
-        self.leased = monotonic()
+    def _send(self, upstream: IUpstream) -> None:
         upstream.send_request(self, self._body, True)
-
-    def lease_failed(self, outcome: Outcome) -> None:
-        """
-        There is none. Nothing was sent, so another server may be tried whatever the request is.
-        """
-        self._is_waiting = False
-        assert self.backend is not None
-        self._tried.append(self.backend)
-        self._let_go_of_backend(outcome)
-        self._choose_and_try(outcome)
 
     # -- what the upstream reports
 
@@ -231,11 +112,6 @@ class Errand(Record):
         prefix = address.prefix if head.target != b"*" else b""
         first = b"%b %b%b HTTP/1.1\r\nHost: %b" % (head.method, prefix, head.target, address.authority)
         return [first, *(field.line for field in head.fields)]
-
-    def interim_received(self, head: ResponseHead) -> None:
-        """
-        Not what was asked for.
-        """
 
     def head_received(self, head: ResponseHead, piece: bytes, ended: bool) -> None:
         """
@@ -273,7 +149,7 @@ class Errand(Record):
         The connection broke. If the server may have closed it while it was idle, a fresh one is worth an attempt.
         """
         self._upstream = None
-        if is_stale and not self._stale_retried and self._is_idempotent:
+        if is_stale and not self._stale_retried and self._may_be_sent_twice:
             self._stale_retried = True
             backend = self.backend
             assert backend is not None
@@ -324,26 +200,5 @@ class Errand(Record):
         assert result is not None
         if self._timer.active():
             self._timer.cancel()
-        upstream, self._upstream = self._upstream, None
-        if upstream is not None:
-            upstream.abort()
-        elif self._is_waiting:
-            self._is_waiting = False
-            assert self.backend is not None
-            self.backend.pool.cancel(self)
-        self._let_go_of_backend(outcome)
+        self._let_go(outcome)
         return result
-
-    def _let_go_of_backend(self, outcome: Outcome) -> None:
-        self._end_watch(outcome)
-        if self.backend is not None:
-            self.backend.release()
-            self.backend = None
-
-    def _end_watch(self, outcome: Outcome) -> None:
-        """
-        Tell whoever watches the server how it did. An errand that nobody wants any more says nothing about it.
-        """
-        ticket, self._ticket = self._ticket, -1
-        if ticket >= 0 and self.backend is not None and self.backend.watch is not None:
-            self.backend.watch.end(ticket, outcome, self.upstream_status, monotonic() - self.leased if self.leased else 0.0)

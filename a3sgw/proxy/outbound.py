@@ -19,7 +19,8 @@ from a3sgw.interfaces import IDestination, IOutbound
 from a3sgw.message import Field, LocalResponse
 from a3sgw.net.connect import Dialer
 from a3sgw.net.deadline import NEVER
-from a3sgw.proxy.errand import Choice, Errand, make_head
+from a3sgw.proxy.errand import Errand, make_head
+from a3sgw.proxy.lessee import Choice
 from a3sgw.proxy.pool import Pool, PoolSettings
 from a3sgw.service.backend import Backend, BackendAddress
 from a3sgw.service.service import Service, ServiceSettings
