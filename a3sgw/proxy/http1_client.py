@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Http1Client"]
 
 _MAX_HEAD_BYTES: Final = 65536
+_BEGINNING: Final = b"HTTP/1."
 
 
 @implementer(IReceiver, IUpstream)
@@ -205,6 +206,9 @@ class Http1Client:
         while True:
             end = data.find(b"\r\n\r\n")
             if end < 0:
+                if not data.startswith(_BEGINNING[: len(data)]):
+                    # What does not begin as an answer will not become one.
+                    raise ProtocolError(Outcome.RESPONSE_MALFORMED, f"{data[:16]!r} is no answer")
                 if len(data) > _MAX_HEAD_BYTES:
                     raise ProtocolError(Outcome.RESPONSE_HEADERS_TOO_LARGE)
                 if b"\n\n" in data:
