@@ -374,7 +374,8 @@ def answers_in_part_all_the_time(case):
 
 
 def client_takes_all_the_time(case):
-    case.come(request("PUT", "/", "Content-Length: 5", body=b"he"))
+    _client, end = case.come(request("PUT", "/", "Content-Length: 4", body=b"he"))
+    assert end is not None
     case.dialogue.reactor.advance(4)
 
 
@@ -472,6 +473,21 @@ class VerdictTests(CircuitCase):
         self.assertEqual(self.verdicts(takes_all_the_time, service=service), ("failure", "failure"))
         self.assertEqual(self.verdicts(client_takes_all_the_time, service=service), ("nothing", "nothing"))
         self.assertEqual(self.verdicts(answers_in_part_all_the_time, service=service), ("success", "success"))
+
+    def test_waiting_for_a_place(self):
+        """A request that spends all the time on waiting for a place says nothing."""
+        service = "scaling {\n container_concurrency = 1\n buffer_enabled = true\n buffer_timeout_secs = 60\n }"
+        text = config(middlewares=[breaker(threshold=1)], service=service)
+        patient = 'routers "patient" {\n rule = "Path(`/patient`)"\n service = "app"\n priority = 1000\n}\n'
+        self.pass_through(breaker())
+        self.dialogue.reload(patient + text.replace("rule        =", 'timeouts { total = "3s" }\n  rule ='))
+        _busy, end = self.come(request("GET", "/patient"))
+        self.assertIsNotNone(end)
+        waiting = self.come()[0]
+        self.dialogue.reactor.advance(4)
+        self.assertIn(b'details="exchange-timeout"', self.hear(waiting))
+        self.assert_circuit("closed")
+        self.say(end, OK)
 
     def test_broken_off(self):
         """An answer that breaks off is a failure, but of a trial only the head is waited for."""
@@ -599,6 +615,20 @@ class TrialTests(CircuitCase):
         self.come()
         client.close()
         self.dialogue.reactor.settle()
+        self.assert_turned_away(1)
+
+    def test_trials_of_before(self):
+        """Trials that were under way when one failed take nobody's place the next time."""
+        _client, end = self.begin_trial("success_threshold = 2")
+        other, second = self.come()
+        self.say(end, UNAVAILABLE)
+        self.assert_circuit("open")
+        self.dialogue.reactor.advance(10)
+        for _ in range(2):
+            self.assertIsNotNone(self.come()[1])
+        self.assert_turned_away(1)
+        self.say(second, OK)
+        self.assertEqual(self.status(other), 200)
         self.assert_turned_away(1)
 
     def test_page_that_takes_its_time(self):
@@ -772,6 +802,26 @@ class BackendTests(CircuitCase):
         client, end = self.come()
         self.say(end, UNAVAILABLE)
         self.assertNotIn(b"Retry-After", self.hear(client))
+
+    def drain(self, *numbers):
+        """
+        Let only the servers with these numbers be unusable.
+        """
+        service = self.dialogue.carrier.generation().services["app"]
+        for number, backend in enumerate(service.backends, 1):
+            backend.verdicts.is_draining = number in numbers
+        service.refresh()
+
+    def test_other_servers_missing(self):
+        """What is said of circuits is said of servers that could be used otherwise, and only then."""
+        self.pass_through(by_backend(), servers=2)
+        self.serve(4, 2)
+        self.drain(1)
+        self.assert_turned_away(10)
+        self.drain(1, 2)
+        client, _ = self.come()
+        self.assertIn(b'details="no-backend"', self.hear(client))
+        self.assertEqual(self.state()["refused"], 1)
 
     def test_log(self):
         """The log names the server."""

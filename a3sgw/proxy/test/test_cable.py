@@ -280,12 +280,15 @@ class Play:
     One gateway, two clients and all the backends they reach.
     """
 
+    configs = CONFIGS
+    turn = Turn
+
     def __init__(self, key, conversations):
-        self.dialogue = Dialogue(CONFIGS[key], answers_dials=False)
+        self.dialogue = Dialogue(self.configs[key], answers_dials=False)
         self.turns = []
         self.clients = []
         for conversation in conversations:
-            turns = [Turn(len(self.turns) + position, *turn) for position, turn in enumerate(conversation)]
+            turns = [self.turn(len(self.turns) + position, *turn) for position, turn in enumerate(conversation)]
             self.turns += turns
             self.clients.append(Client(self.dialogue, turns))
         self.backends = []
@@ -363,9 +366,9 @@ class Play:
         reactor.advance(200)
 
 
-class CableTests(SynchronousTestCase):
+class CableCase(SynchronousTestCase):
     """
-    Random conversations with random accidents.
+    A test case of plays, and what is true of each when it has ended.
     """
 
     def check(self, play):
@@ -381,6 +384,12 @@ class CableTests(SynchronousTestCase):
         self.assertNotIn("internal-error", outcomes)
         for each in [*play.clients, *play.backends]:
             each.check(self)
+
+
+class CableTests(CableCase):
+    """
+    Random conversations with random accidents.
+    """
 
     @settings(deadline=None, max_examples=400, derandomize=True)
     @given(st.sampled_from(sorted(CONFIGS)), st.tuples(TURNS, TURNS), ANYTHING, st.booleans())
