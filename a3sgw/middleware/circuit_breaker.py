@@ -33,10 +33,10 @@ from a3sgw.middleware.statuses import statuses_of, statuses_setting
 from a3sgw.middleware.surroundings import Surroundings
 from a3sgw.policy.breaker import Breaker, BreakerState
 from a3sgw.refusal import refusal
-from a3sgw.service.backend import Backend
 
 if TYPE_CHECKING:
     from a3sgw.proxy.exchange import Exchange
+    from a3sgw.service.backend import Backend
 
 __all__ = ["BackendCircuitBreaker", "CircuitBreaker", "CircuitBreakerConfig", "factory"]
 
