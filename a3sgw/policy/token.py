@@ -1,13 +1,19 @@
 """
 Verify JSON Web Tokens (RFC 7519, RFC 8725).
 
-What a key may verify follows from the key: a secret takes the HS algorithms, an RSA key RS and PS, a curve the ES algorithm of that curve,
-an Edwards key EdDSA. The algorithm that a token names can only choose among those, so none can be passed off as another, and `none` is
-not among them. Everything in a token is somebody's claim until the signature is good, and most of it afterwards.
+A token names an algorithm and perhaps a key, which only choose among what the keys at hand may be used for; see `token_key`. Everything
+else in it is somebody's claim until the signature is good, and most of it afterwards. It is read strictly: base64 as an encoder writes it,
+JSON in UTF-8 without names that stand twice, and no extension that must be understood.
+
+The library computes signatures and nothing more, because a stranger's token is read on the way of every request: what is unreadable, or
+signed by nobody known, costs a few microseconds.
+
+Hot path: see docs/hot-path.md.
 """
 
 from __future__ import annotations
 
+import base64
 import enum
 import hashlib
 import json
@@ -19,10 +25,9 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 import jwt
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from cryptography.x509 import load_pem_x509_certificate
+
+from a3sgw.policy.memo import Memo
+from a3sgw.policy.token_key import ALGORITHMS, Key, public_key, read_jwks, secret_key
 
 __all__ = [
     "ALGORITHMS",
@@ -37,15 +42,12 @@ __all__ = [
     "secret_key",
 ]
 
-_SECRET_ALGORITHMS: Final = frozenset(["HS256", "HS384", "HS512"])
-_RSA_ALGORITHMS: Final = frozenset(["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"])
-_CURVES: Final = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
-_SHORTEST_RSA: Final = 2048
-ALGORITHMS: Final = (*sorted(_SECRET_ALGORITHMS), *sorted(_RSA_ALGORITHMS), "ES256", "ES384", "ES512", "EdDSA")
-"""Every algorithm that can be named in a configuration."""
+_VERIFIERS: Final = {name: jwt.get_algorithm_by_name(name) for name in ALGORITHMS}
 
 _LONGEST_TOKEN: Final = 16384
 _SHAPE: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+_FARTHEST: Final = 1e300
+"""Times past this one, in seconds, are not added to."""
 
 
 class TokenRefused(enum.Enum):
@@ -54,6 +56,7 @@ class TokenRefused(enum.Enum):
     """
 
     MALFORMED = "the token cannot be read"
+    ALGORITHM = "the token is signed in a way that is not accepted"
     KEY_UNKNOWN = "the token was signed with a key that is not known"
     SIGNATURE = "the signature does not verify"
     EXPIRED = "the token has expired"
@@ -61,90 +64,6 @@ class TokenRefused(enum.Enum):
     ISSUER = "the token is from another issuer"
     AUDIENCE = "the token is for another audience"
     CLAIM_MISSING = "the token lacks a required claim"
-
-
-class Key(NamedTuple):
-    """
-    Something to verify with. `key` is what the library takes, `algorithms` are those it may be used for, `kid` is its name in a set.
-    """
-
-    key: Any
-    algorithms: frozenset[str]
-    kid: str | None = None
-
-
-def secret_key(secret: bytes) -> Key:
-    """
-    Return the key for a shared secret.
-    """
-    return Key(secret, _SECRET_ALGORITHMS)
-
-
-def public_key(pem: bytes) -> Key:
-    """
-    Return the key in a PEM file, which holds a public key or a certificate.
-
-    Raises `ValueError` with a reason that continues "the file …".
-    """
-    try:
-        if b"BEGIN CERTIFICATE" in pem:
-            return _key_of(load_pem_x509_certificate(pem).public_key(), None)
-        return _key_of(load_pem_public_key(pem), None)
-    except (ValueError, UnsupportedAlgorithm, TypeError) as error:
-        if isinstance(error, _UnfitError):
-            raise
-        raise ValueError("is neither a public key nor a certificate in PEM") from None
-
-
-class _UnfitError(ValueError):
-    """
-    A key that nothing may be verified with.
-    """
-
-
-def _key_of(key: Any, kid: str | None) -> Key:
-    if isinstance(key, rsa.RSAPublicKey):
-        if key.key_size < _SHORTEST_RSA:
-            raise _UnfitError(f"has an RSA key of {key.key_size} bits; use at least {_SHORTEST_RSA}")
-        return Key(key, _RSA_ALGORITHMS, kid)
-    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVES:
-        return Key(key, frozenset([_CURVES[key.curve.name]]), kid)
-    if isinstance(key, (ed25519.Ed25519PublicKey, ed448.Ed448PublicKey)):
-        return Key(key, frozenset(["EdDSA"]), kid)
-    raise _UnfitError("has a key of a kind that no token is signed with")
-
-
-def read_jwks(text: bytes) -> list[Key]:
-    """
-    Return the keys of a JWK set (RFC 7517). Keys for something else, and those of unknown kinds, are left out, as the RFC asks.
-
-    Raises `ValueError` if it is no set, or holds no key that can be used.
-    """
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        raise ValueError("the answer is not JSON") from None
-    entries = document.get("keys") if isinstance(document, dict) else None
-    if not isinstance(entries, list):
-        raise ValueError('the answer has no list "keys"')
-    found = []
-    for entry in entries:
-        if not isinstance(entry, dict) or entry.get("use", "sig") != "sig" or entry.get("kty") == "oct":
-            # A secret has no place in a public set.
-            continue
-        kid = entry.get("kid")
-        try:
-            key = _key_of(jwt.PyJWK(entry).key, kid if isinstance(kid, str) else None)
-        except (jwt.PyJWTError, ValueError, TypeError, KeyError, UnsupportedAlgorithm):
-            continue
-        named = entry.get("alg")
-        if isinstance(named, str):
-            key = key._replace(algorithms=key.algorithms & {named})
-        if key.algorithms:
-            found.append(key)
-    if not found:
-        raise ValueError("the answer has no key that tokens could be signed with")
-    return found
 
 
 class TokenRules(NamedTuple):
@@ -163,98 +82,147 @@ class TokenRules(NamedTuple):
 class TokenVerifier:
     """
     Verifies tokens with a set of keys, and remembers those that were good until they expire, so that a signature is not paid for twice.
+
+    At most `REMEMBERED` are, for at most `LONGEST_MEMORY` seconds, none longer than `LONGEST_REMEMBERED` bytes. `salt`, of at most 64
+    bytes, is random unless given; nobody can choose the digests that tokens are remembered by.
     """
 
     REMEMBERED: Final = 4096
     LONGEST_MEMORY: Final = 300.0
+    LONGEST_REMEMBERED: Final = 4096
+    MOST_TRIED: Final = 8
+    """How many keys are tried for one token, where it does not say which: what a stranger sends must not cost more."""
 
-    def __init__(self, keys: Sequence[Key], rules: TokenRules) -> None:
+    def __init__(self, keys: Sequence[Key], rules: TokenRules, salt: bytes | None = None) -> None:
         self._rules = rules
-        self._known: dict[bytes, tuple[float, dict[str, Any]]] = {}
-        self._salt = os.urandom(16)
-        self._jwt = jwt.PyJWS()
+        self._algorithms = rules.algorithms or frozenset(ALGORITHMS)
+        self._known: Memo[dict[str, Any]] = Memo(self.REMEMBERED)
+        self._salt = os.urandom(16) if salt is None else salt
         self.keys: list[Key] = []
         self.replace_keys(keys)
 
+    def __repr__(self) -> str:
+        return f"<TokenVerifier with {len(self.keys)} keys>"
+
     def replace_keys(self, keys: Sequence[Key]) -> None:
         """
-        Verify with these keys from now on; what others signed is forgotten.
+        Verify with these keys from now on. If they differ from those before, all tokens are forgotten.
         """
-        allowed = self._rules.algorithms
-        limited = [key._replace(algorithms=key.algorithms & allowed) if allowed else key for key in keys]
-        self.keys = [key for key in limited if key.algorithms]
-        self._known.clear()
+        limited = [key._replace(algorithms=key.algorithms & self._algorithms) for key in keys]
+        usable = [key for key in limited if key.algorithms]
+        if usable != self.keys:
+            self.keys = usable
+            self._known.clear()
 
     def verify(self, token: bytes, now: float) -> dict[str, Any] | TokenRefused:
         """
         Return the claims of `token`, or why it is refused. `now` is in seconds since 1970. Never raises.
+
+        The claims are the same object each time; they must not be changed.
         """
+        if len(token) > _LONGEST_TOKEN:
+            return TokenRefused.MALFORMED
         digest = hashlib.blake2b(token, digest_size=16, key=self._salt).digest()
-        known = self._known.get(digest)
-        if known is not None and now < known[0]:
-            return known[1]
-        if len(token) > _LONGEST_TOKEN or _SHAPE.fullmatch(token) is None:
-            return TokenRefused.MALFORMED
-        try:
-            claims = self._signed_claims(token)
-            refused = claims if isinstance(claims, TokenRefused) else self._judge(claims, now)
-        except Exception:
-            # The library raises what it likes for what it cannot read, and so do numbers without bounds; nothing of that is for a client.
-            return TokenRefused.MALFORMED
-        if isinstance(claims, TokenRefused) or refused is not None:
-            return refused or TokenRefused.MALFORMED
-        self._remember(digest, claims, now)
+        known = self._known.get(digest, now)
+        if known is not None:
+            return known
+        claims = self._signed_claims(token)
+        if isinstance(claims, TokenRefused):
+            return claims
+        refused = self._judge(claims, now)
+        if refused is not None:
+            return refused
+        if len(token) <= self.LONGEST_REMEMBERED:
+            until = now + self.LONGEST_MEMORY
+            if "exp" in claims:
+                until = min(until, claims["exp"] + self._rules.leeway)
+            self._known.put(digest, claims, now, until)
         return claims
 
-    def _remember(self, digest: bytes, claims: dict[str, Any], now: float) -> None:
-        if len(self._known) >= self.REMEMBERED:
-            self._known.clear()
-        expiry = claims.get("exp")
-        until = now + self.LONGEST_MEMORY
-        self._known[digest] = (until if expiry is None else min(until, expiry + self._rules.leeway), claims)
-
     def _signed_claims(self, token: bytes) -> dict[str, Any] | TokenRefused:
-        header = self._jwt.get_unverified_header(token.decode("ascii"))
-        algorithm, kid = header.get("alg"), header.get("kid")
-        if not isinstance(algorithm, str) or "crit" in header or header.get("b64", True) is not True:
-            # Extensions that must be understood are not.
+        if _SHAPE.fullmatch(token) is None:
             return TokenRefused.MALFORMED
-        fitting = [key for key in self.keys if algorithm in key.algorithms]
-        named = [key for key in fitting if key.kid == kid] if kid is not None else fitting
-        # A set without names is tried whole; a name that is not in it means another key.
-        candidates = named or [key for key in fitting if key.kid is None]
+        signed, _, signature_text = token.rpartition(b".")
+        header_text, _, payload_text = signed.partition(b".")
+        header, signature = _read_object(header_text), _read_part(signature_text)
+        if header is None or signature is None:
+            return TokenRefused.MALFORMED
+        algorithm, kid = header.get("alg"), header.get("kid")
+        if not isinstance(algorithm, str) or not isinstance(kid, (str, type(None))):
+            return TokenRefused.MALFORMED
+        if "crit" in header or header.get("b64", True) is not True:
+            # Extensions that must be understood are not (RFC 7515 section 4.1.11, RFC 7797).
+            return TokenRefused.MALFORMED
+        if algorithm not in self._algorithms:
+            return TokenRefused.ALGORITHM
+        candidates = self._candidates(algorithm, kid)
         if not candidates:
             return TokenRefused.KEY_UNKNOWN
-        for key in candidates:
-            try:
-                payload = self._jwt.decode_complete(token.decode("ascii"), key.key, algorithms=[algorithm])["payload"]
-            except jwt.InvalidSignatureError:
-                continue
-            claims = json.loads(payload, object_pairs_hook=_unique, parse_constant=_no_constant)
-            return claims if isinstance(claims, dict) else TokenRefused.MALFORMED
-        return TokenRefused.SIGNATURE
+        verifier = _VERIFIERS[algorithm]
+        if not any(verifier.verify(signed, key.key, signature) for key in candidates):
+            return TokenRefused.SIGNATURE
+        claims = _read_object(payload_text)
+        return TokenRefused.MALFORMED if claims is None else claims
+
+    def _candidates(self, algorithm: str, kid: str | None) -> list[Key]:
+        """
+        Return the keys of that name; else those without a name, to which any token may refer; else the only one there is, for a token
+        that names none.
+        """
+        fitting = [key for key in self.keys if algorithm in key.algorithms]
+        if kid is None and len(fitting) == 1:
+            return fitting
+        named = [key for key in fitting if key.kid == kid]
+        return (named or [key for key in fitting if key.kid is None])[: self.MOST_TRIED]
 
     def _judge(self, claims: dict[str, Any], now: float) -> TokenRefused | None:
         rules = self._rules
         for name in ("exp", "nbf", "iat"):
-            value = claims.get(name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value)):
+            if name in claims and not _is_time(claims[name]):
                 return TokenRefused.MALFORMED
         if not isinstance(claims.get("sub", ""), str) or not isinstance(claims.get("iss", ""), str):
             return TokenRefused.MALFORMED
-        if rules.requires_expiry and "exp" not in claims:
-            return TokenRefused.CLAIM_MISSING
-        if claims.get("exp") is not None and now >= claims["exp"] + rules.leeway:
+        if "exp" not in claims:
+            if rules.requires_expiry:
+                return TokenRefused.CLAIM_MISSING
+        elif now >= claims["exp"] + rules.leeway:
             return TokenRefused.EXPIRED
-        if max(claims.get("nbf") or 0, claims.get("iat") or 0) > now + rules.leeway:
+        if max(claims.get("nbf", 0), claims.get("iat", 0)) > now + rules.leeway:
             return TokenRefused.NOT_YET_VALID
         if rules.issuers and claims.get("iss") not in rules.issuers:
             return TokenRefused.ISSUER
         if rules.audiences and not _audiences_of(claims) & rules.audiences:
             return TokenRefused.AUDIENCE
-        if any(claims.get(name) is None for name in rules.required_claims):
+        if any(_claim_at(claims, path) is None for path in rules.required_claims):
             return TokenRefused.CLAIM_MISSING
         return None
+
+
+def _read_part(text: bytes) -> bytes | None:
+    """
+    Return what is encoded, unless another text would be the usual one for the same bytes (RFC 7515 section 2).
+    """
+    try:
+        found = base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))
+    except ValueError:
+        return None
+    return found if base64.urlsafe_b64encode(found).rstrip(b"=") == text else None
+
+
+def _read_object(text: bytes) -> dict[str, Any] | None:
+    part = _read_part(text)
+    if part is None:
+        return None
+    try:
+        found = json.loads(part.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _is_time(value: Any) -> bool:
+    # A bool is an int, and no time; what is not a number compares false.
+    return type(value) in (int, float) and -_FARTHEST <= value <= _FARTHEST
 
 
 def _audiences_of(claims: Mapping[str, Any]) -> frozenset[str]:
@@ -277,18 +245,32 @@ def _no_constant(text: str) -> float:
     raise ValueError(f"{text} is not JSON")
 
 
+def _claim_at(claims: Mapping[str, Any], path: str) -> Any:
+    """
+    Return the claim that `path` leads to, or `None`. Dots lead into nested objects, except those that belong to a name, as in a URL.
+    """
+    if path in claims:
+        return claims[path]
+    dot = path.find(".")
+    while dot >= 0:
+        inner = claims.get(path[:dot])
+        if isinstance(inner, dict):
+            found = _claim_at(inner, path[dot + 1 :])
+            if found is not None:
+                return found
+        dot = path.find(".", dot + 1)
+    return None
+
+
 def claim_text(claims: Mapping[str, Any], path: str) -> bytes | None:
     """
     Return a claim as a header's value: a string, number or bool as it is, a list of those joined by commas; `None` if there is none.
 
-    `path` leads into nested objects by dots, unless a claim is called so as a whole. What is not printable ASCII is percent-encoded, so
-    that no value can end the header line or mean two things to two servers; a percent sign is encoded for the same reason.
+    `path` leads into nested objects by dots. No two strings or lists give the same text: what is not printable ASCII is percent-encoded as
+    UTF-8, and so are the percent sign, commas, and blanks at either end, which would be lost on the way. No value can end the header line.
+    Text that is not Unicode and numbers without end are `None`.
     """
-    value: Any = claims.get(path)
-    if value is None:
-        value = claims
-        for part in path.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
+    value = _claim_at(claims, path)
     parts = value if isinstance(value, list) else [value]
     texts = [_scalar_text(part) for part in parts]
     if not texts or any(text is None for text in texts):
@@ -296,17 +278,23 @@ def claim_text(claims: Mapping[str, Any], path: str) -> bytes | None:
     return b",".join(text for text in texts if text is not None)
 
 
-_AS_IT_IS: Final = "".join(chr(code) for code in range(33, 127) if chr(code) not in "%,") + " "
+_AS_IT_IS: Final = "".join(chr(code) for code in range(32, 127) if chr(code) not in "%,")
 
 
 def _scalar_text(value: Any) -> bytes | None:
     if isinstance(value, bool):
         return b"true" if value else b"false"
     if isinstance(value, (int, float)):
-        return repr(value).encode("ascii")
-    if isinstance(value, str):
-        return quote(value, safe=_AS_IT_IS, errors="replace").strip().encode("ascii")
-    return None
+        return repr(value).encode("ascii") if isinstance(value, int) or math.isfinite(value) else None
+    if not isinstance(value, str):
+        return None
+    try:
+        text = quote(value, safe=_AS_IT_IS)
+    except UnicodeEncodeError:
+        return None
+    behind = text.lstrip(" ")
+    bare = behind.rstrip(" ")
+    return ("%20" * (len(text) - len(behind)) + bare + "%20" * (len(behind) - len(bare))).encode("ascii")
 
 
 def read_bearer(value: bytes) -> bytes | None:
