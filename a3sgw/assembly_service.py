@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -16,6 +17,7 @@ from a3sgw.config.model import LoadBalancerConfig, PassiveHealthConfig, ServerCo
 from a3sgw.policy.ejection import EjectionGroup, EjectionSettings
 from a3sgw.policy.split import Split
 from a3sgw.policy.sticky import name_server
+from a3sgw.policy.verdict import ProbeVerdict
 from a3sgw.proxy.pool import Pool, PoolSettings
 from a3sgw.service.backend import Backend, BackendAddress
 from a3sgw.service.balance import STRATEGIES
@@ -234,13 +236,13 @@ def _judgements(config: ServiceConfig, members: _Members, parts: Parts) -> list[
         )
         key = ("ejections", config.name, members.revision, passive)
         ejections = parts.take(key, lambda: EjectionGroup(settings, max_ejection_percent=passive.max_ejection_percent))
-    return [
-        parts.take(
-            ("judgement", config.name, members.revision, server.url, turn, passive, balancing.health_check),
-            lambda: Judgement(ejections, is_probed=balancing.health_check is not None),
-        )
-        for server, turn in _turns(members.servers)
-    ]
+    check = balancing.health_check
+    judgements = []
+    for server, turn in _turns(members.servers):
+        who = (config.name, members.revision, server.url, turn)
+        probe = None if check is None else parts.take(("probed", *who, check), ProbeVerdict)
+        judgements.append(parts.take(("judgement", *who, passive, check), partial(Judgement, ejections, probe)))
+    return judgements
 
 
 def _watch(balancing: LoadBalancerConfig, backend: Backend, listeners: Sequence[Any], kit: Kit) -> Watch | None:

@@ -22,7 +22,7 @@ from zope.interface import implementer
 from a3sgw.assembly import Generation, Kit, assemble, retire_parts
 from a3sgw.config.model import AccessLogConfig, GatewayConfig, MetricsConfig
 from a3sgw.errors import AssemblyError
-from a3sgw.gauges import backend_gauges, middleware_gauges
+from a3sgw.gauges import PastCounts, backend_gauges, middleware_gauges, retain_series, service_gauges
 from a3sgw.interfaces import ICarrier, IControl, ILogSink
 from a3sgw.listen.door import Door, DoorTally, bind
 from a3sgw.middleware.catalog import Catalog, find_catalog
@@ -104,7 +104,7 @@ class Carrier:
         )
         self._access: _Log | None = None
         self._tally = DoorTally()
-        self._retries: dict[str, int] = {}
+        self._past = PastCounts()
         self._doors: dict[str, Door] = {}
         self._leaving: set[Door] = set()
         self._generation: Generation | None = None
@@ -213,7 +213,7 @@ class Carrier:
             log.close()
         if self._generation is not None:
             # What was assembled in vain has left its names in the metrics.
-            self._retain(self._generation)
+            retain_series(self._metrics, self._generation)
 
     def commit(self) -> None:
         """
@@ -261,17 +261,19 @@ class Carrier:
                 self._leaving.discard(door)
         for service in old.services.values():
             if new.services.get(service.name) is not service:
-                self._retries[service.name] = self._retries.get(service.name, 0) + service.retries
+                self._past.add(service)
         retire_parts(old, new.parts)
-        self._retain(new)
+        retain_series(self._metrics, new)
 
-    def _retain(self, generation: Generation) -> None:
-        self._metrics.retain(
-            {(router.name, router.service) for router in generation.config.routers.values()},
-            {(service.name, backend.url) for service in generation.services.values() for backend in service.backends},
-            set(generation.doors),
-            generation.config.middlewares.keys(),
-        )
+    def set_verdict(self, service: str, revision: str | None, url: str, is_healthy: bool, reason: str) -> None:
+        """
+        Let the verdict of probes on a server take effect.
+        """
+        known = None if self._generation is None else self._generation.services.get(service)
+        if known is not None:
+            for backend in known.backends:
+                if backend.url == url and backend.revision == revision:
+                    known.probed(backend, is_healthy, reason)
 
     # -- observation
 
@@ -285,17 +287,16 @@ class Carrier:
     def _gauges(self) -> Gauges:
         generation = self._generation
         services = {} if generation is None else generation.services
-        retries = {name: self._retries.get(name, 0) + service.retries for name, service in services.items()}
         dropped = self._dropped_before
         if self._access is not None:
             dropped += getattr(self._access.sink, "dropped_lines", 0)
         return {
             "active_connections": self._connection_count(),
             "backends": backend_gauges(services.values()),
+            "services": service_gauges(services.values(), self._past),
             "middlewares": [] if generation is None else middleware_gauges(generation.parts),
             "accepted": dict(self._tally.accepted),
             "refused": [[*key, value] for key, value in self._tally.refused.items()],
-            "retries": retries,
             "access_log_dropped": dropped,
         }
 

@@ -1,5 +1,5 @@
 """
-How the parts of a generation stand now, as plain rows for the snapshot.
+How the parts of a generation stand now, as plain rows for the snapshot, and what the metrics need to know of them.
 """
 
 from __future__ import annotations
@@ -7,29 +7,89 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
+from a3sgw.assembly import Generation
 from a3sgw.interfaces import IStateSource
-from a3sgw.observe.snapshot import BackendGauge, MiddlewareGauge
+from a3sgw.observe.metrics import Metrics
+from a3sgw.observe.snapshot import BackendGauge, MiddlewareGauge, ServiceGauge
+from a3sgw.service.backend import Backend
 from a3sgw.service.service import Service
 
-__all__ = ["backend_gauges", "middleware_gauges"]
+__all__ = ["PastCounts", "backend_gauges", "middleware_gauges", "retain_series", "service_gauges"]
 
 
 def backend_gauges(services: Iterable[Service]) -> list[BackendGauge]:
     """
     Return a row for each backend of each service.
     """
-    return [
-        {
-            "service": service.name,
-            "url": backend.url,
-            "up": backend.is_usable,
-            "active": backend.in_flight,
-            "idle": backend.pool.idle,
-            "leased": backend.pool.leased,
-        }
-        for service in services
-        for backend in service.backends
-    ]
+    rows = []
+    for service in services:
+        turns: dict[tuple[str | None, str], int] = {}
+        for backend in service.backends:
+            who = (backend.revision, backend.url)
+            turns[who] = turn = turns.get(who, 0) + 1
+            rows.append(_backend_gauge(service.name, backend, turn))
+    return rows
+
+
+def _backend_gauge(service: str, backend: Backend, turn: int) -> BackendGauge:
+    verdicts = backend.verdicts
+    return {
+        "service": service,
+        "revision": backend.revision,
+        "url": backend.url,
+        "turn": turn,
+        "weight": backend.weight,
+        "up": backend.is_usable,
+        "healthy": None if verdicts.probe is None else verdicts.probe.is_healthy,
+        "in_service": None if verdicts.ejection is None else verdicts.ejection.is_in_service,
+        "state": verdicts.words,
+        "reason": verdicts.reason,
+        "active": backend.in_flight,
+        "idle": backend.pool.idle,
+        "leased": backend.pool.leased,
+    }
+
+
+class PastCounts:
+    """
+    What services counted that a reload has replaced, by name, so that no count falls.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[str, tuple[int, int]] = {}
+
+    def add(self, service: Service) -> None:
+        """
+        Keep the counts of a service that goes.
+        """
+        failovers, retries = self.of(service.name)
+        self._counts[service.name] = (failovers + service.failovers, retries + service.retries)
+
+    def of(self, name: str) -> tuple[int, int]:
+        """
+        Return the failovers and retries of former services called `name`.
+        """
+        return self._counts.get(name, (0, 0))
+
+
+def service_gauges(services: Iterable[Service], past: PastCounts) -> list[ServiceGauge]:
+    """
+    Return a row for each service.
+    """
+    rows: list[ServiceGauge] = []
+    for service in services:
+        failovers, retries = past.of(service.name)
+        room = service.traits.room
+        rows.append(
+            {
+                "service": service.name,
+                "waiting": None if room is None else room.waiting,
+                "in_use": None if room is None else room.in_use,
+                "failovers": failovers + service.failovers,
+                "retries": retries + service.retries,
+            }
+        )
+    return rows
 
 
 def middleware_gauges(parts: Mapping[Hashable, Any]) -> list[MiddlewareGauge]:
@@ -50,3 +110,17 @@ def middleware_gauges(parts: Mapping[Hashable, Any]) -> list[MiddlewareGauge]:
                 }
             )
     return rows
+
+
+def retain_series(metrics: Metrics, generation: Generation) -> None:
+    """
+    Let the metrics forget every name that `generation` does not use.
+    """
+    config = generation.config
+    metrics.retain(
+        {(router.name, router.service) for router in config.routers.values()},
+        {(service.name, backend.url) for service in generation.services.values() for backend in service.backends},
+        set(generation.doors),
+        config.middlewares.keys(),
+        {(name, revision.name) for name, service in config.services.items() for revision in service.revisions},
+    )

@@ -581,6 +581,12 @@ class ICarrier(Interface):
         Drop the prepared generation and what was bound for it.
         """
 
+    def set_verdict(service: str, revision: str | None, url: str, is_healthy: bool, reason: str) -> None:
+        """
+        Take the deciding side's verdict on the servers of a service, or of its `revision`, that have this `url`. Said when it changes, and
+        after each `commit` for what is unhealthy. Servers begin healthy; what is not there, or has no health check, is passed over.
+        """
+
     def snapshot() -> Deferred[Mapping[str, Any]]:
         """
         Return counters and gauges, as plain dicts that can cross a process border and be added up.

@@ -18,7 +18,7 @@ from a3sgw._version import __version__
 from a3sgw.address import pack_address
 from a3sgw.admin.api import AdminApi, IGatewayView
 from a3sgw.carrier import Carrier
-from a3sgw.config.model import GatewayConfig
+from a3sgw.config.model import GatewayConfig, ServiceConfig
 from a3sgw.message import RequestHead, make_field
 from a3sgw.observe.exposition import render
 from a3sgw.route.explain import explain_table
@@ -87,25 +87,13 @@ class GatewayView:
         """
 
         def describe(snapshot: Mapping[str, Any]) -> list[dict[str, Any]]:
-            gauges: dict[str, list[dict[str, Any]]] = {}
-            for gauge in snapshot["gauges"]["backends"]:
-                gauges.setdefault(gauge["service"], []).append(gauge)
-            rows = []
-            for name, service in sorted(self._gateway.config().services.items()):
-                backends = [
-                    {"url": gauge["url"], "weight": server.weight, "healthy": gauge["up"], "active_connections": gauge["active"]}
-                    for server, gauge in zip(service.load_balancer.servers, gauges.get(name, ()), strict=False)
-                ]
-                rows.append(
-                    {
-                        "name": name,
-                        "strategy": service.load_balancer.strategy,
-                        "backends_total": len(backends),
-                        "backends_healthy": sum(bool(backend["healthy"]) for backend in backends),
-                        "backends": backends,
-                    }
-                )
-            return rows
+            gauges = snapshot["gauges"]
+            backends: dict[str, list[dict[str, Any]]] = {}
+            for gauge in gauges["backends"]:
+                backends.setdefault(gauge["service"], []).append(_backend_row(gauge))
+            counts = {gauge["service"]: gauge for gauge in gauges["services"]}
+            services = self._gateway.config().services
+            return [_service_row(service, backends.get(name, []), counts.get(name, {})) for name, service in sorted(services.items())]
 
         return self._carrier.snapshot().addCallback(describe)
 
@@ -139,6 +127,36 @@ class GatewayView:
                     "not_shown": max(len(shown) - self.EXPLAINED_ROUTERS, 0),
                 }
         return answers or None
+
+
+def _service_row(service: ServiceConfig, backends: list[dict[str, Any]], counts: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": service.name,
+        "strategy": service.load_balancer.strategy,
+        "backends_total": len(backends),
+        "backends_healthy": sum(backend["healthy"] for backend in backends),
+        "waiting": counts.get("waiting"),
+        "in_use": counts.get("in_use"),
+        "failovers": counts.get("failovers", 0),
+        "retries": counts.get("retries", 0),
+        "revisions": [
+            {"name": revision.name, "traffic_percent": revision.traffic_percent, "strategy": revision.strategy}
+            for revision in service.revisions
+        ],
+        "backends": backends,
+    }
+
+
+def _backend_row(gauge: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "url": gauge["url"],
+        "revision": gauge["revision"],
+        "weight": gauge["weight"],
+        "healthy": gauge["up"],
+        "state": gauge["state"],
+        "reason": gauge["reason"],
+        "active_connections": gauge["active"],
+    }
 
 
 def make_api(view: IGatewayView, config: GatewayConfig) -> AdminApi:

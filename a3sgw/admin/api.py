@@ -71,9 +71,12 @@ class IGatewayView(Interface):
 
     def services() -> Deferred[list[dict[str, Any]]]:
         """
-        Give `name`, `strategy` (in kebab-case, as configured), `backends_total`, `backends_healthy` and `backends` of each service.
+        Give for each service `name`, `strategy` (in kebab-case, as configured), `backends_total`, `backends_healthy`, the requests that are
+        `waiting` for a server and that have a place (`in_use`; both `null` without a waiting room), `failovers` and `retries` since the
+        start, `revisions` (`name`, `traffic_percent`, `strategy`), and `backends`.
 
-        `backends` is a list of `url`, `weight`, `healthy` and `active_connections`.
+        `backends` is a list of `url`, `revision`, `weight`, `healthy` (whether it may be chosen now), `state` (`usable`, or all that speaks
+        against it: `draining`, `unhealthy`, `ejected`, `half-open`), `reason` (why this last changed), and `active_connections`.
         """
 
     def version() -> str:

@@ -134,7 +134,7 @@ class _JSONLines:
     The fields of the original gateway in its order, then ours.
 
     What was refused before its head could be read has `null` where the head would tell; `client_ip` is the peer then. An upstream
-    status, an upstream time or a query that was not there is `null`; a status of 0 says that the client was sent nothing.
+    status, an upstream time, a revision or a query that was not there is `null`; a status of 0 says that the client was sent nothing.
     """
 
     def __init__(self, redact_query: bool) -> None:
@@ -206,7 +206,7 @@ class _JSONLines:
             self._protocols[record.scheme, record.protocol],
             referer,
             record.bytes_received,
-            self._services[None if route is None else route.service_name, record.upstream_status],
+            self._services[None if route is None else route.service_name, record.revision, record.upstream_status],
             b"%.3f" % ((first_byte - leased) * 1000) if leased and first_byte else b"null",
             record.attempts,
             self._outcomes[outcome.word] if outcome is not None else b"null",
@@ -311,9 +311,10 @@ def _json_way(way: tuple[str | None, str | None, str | None]) -> bytes:
     return b'"backend":%b,"router":%b,"entrypoint":%b' % (_json_text(backend), _json_text(router), _json_text(entrypoint))
 
 
-def _json_service(answer: tuple[str | None, int]) -> bytes:
-    service, status = answer
-    return b'"service":%b,"upstream_status":%b' % (_json_text(service), b"%d" % status if status else b"null")
+def _json_service(answer: tuple[str | None, str | None, int]) -> bytes:
+    service, revision, status = answer
+    said = b"%d" % status if status else b"null"
+    return b'"service":%b,"revision":%b,"upstream_status":%b' % (_json_text(service), _json_text(revision), said)
 
 
 def _json_protocol(pair: tuple[bytes, bytes]) -> bytes:

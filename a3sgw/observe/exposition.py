@@ -45,7 +45,7 @@ def render(snapshot: Mapping[str, Any], extra: ControlGauges) -> bytes:
     thousands of them, call it in a thread.
     """
     lines: list[str] = []
-    for part in (_totals, _named, _histograms, _backends, _middlewares, _doors):
+    for part in (_totals, _named, _histograms, _backends, _services, _middlewares, _doors):
         lines.extend(part(snapshot))
     lines.extend(_gateway(snapshot, extra))
     registry = CollectorRegistry()
@@ -118,20 +118,54 @@ def _histograms(snapshot: Mapping[str, Any]) -> Iterator[str]:
 
 def _backends(snapshot: Mapping[str, Any]) -> Iterator[str]:
     requests: dict[str, int] = {}
-    for _, url, count in snapshot["backends"]:
+    ejections: dict[tuple[str, str], int] = {}
+    for service, url, count, ejected in snapshot["backends"]:
         requests[url] = requests.get(url, 0) + count
+        ejections[service, url] = ejected
     text = "Requests by the last backend chosen for them."
     yield from _family("gateway_backend_requests_total", text, ("backend",), _one_label(requests))
     labels = ("service", "backend")
-    rows = {(row["service"], row["url"]): row for row in snapshot["gauges"]["backends"]}
-    up = {key: int(row["up"]) for key, row in rows.items()}
+    rows = _by_server(snapshot["gauges"]["backends"])
+    up = {key: int(any(row["up"] for row in same)) for key, same in rows.items()}
     yield from _family("gateway_backend_up", "1 if the backend may be chosen.", labels, up, "gauge")
-    active = {key: row["active"] for key, row in rows.items()}
+    verdicts = {
+        (*key, word): int(all(row[verdict] is not False for row in same))
+        for key, same in rows.items()
+        for word, verdict in (("active", "healthy"), ("passive", "in_service"))
+        if any(row[verdict] is not None for row in same)
+    }
+    text = "1 if the verdict of probes (active), or of real requests (passive), is in the backend's favour."
+    yield from _family("gateway_backend_health", text, (*labels, "verdict"), verdicts, "gauge")
+    judged = {key: ejections.get(key, 0) for key, same in rows.items() if any(row["in_service"] is not None for row in same)}
+    yield from _family("gateway_backend_ejections_total", "How often real requests set the backend aside.", labels, judged)
+    active = {key: sum(row["active"] for row in same) for key, same in rows.items()}
     yield from _family("gateway_backend_active", "Exchanges in flight to the backend.", labels, active, "gauge")
-    states = {(*key, state): row[state] for key, row in rows.items() for state in ("idle", "leased")}
+    states = {(*key, state): sum(row[state] for row in same) for key, same in rows.items() for state in ("idle", "leased")}
     yield from _family("gateway_backend_connections", "Connections to the backend, by use.", (*labels, "state"), states, "gauge")
-    retries = _one_label(snapshot["gauges"]["retries"])
-    yield from _family("gateway_retries_total", "Further attempts after a failed one.", ("service",), retries)
+
+
+def _by_server(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
+    """
+    Put the backends of a service that have the same URL together: in several revisions, or listed twice.
+    """
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["service"], row["url"]), []).append(row)
+    return groups
+
+
+def _services(snapshot: Mapping[str, Any]) -> Iterator[str]:
+    rows = snapshot["gauges"]["services"]
+    for key, name, text, kind in (
+        ("retries", "gateway_retries_total", "Further attempts after a failed one.", "counter"),
+        ("failovers", "gateway_failovers_total", "Requests passed on to the service that steps in.", "counter"),
+        ("waiting", "gateway_buffer_queue_depth", "Requests that wait for a server.", "gauge"),
+    ):
+        values = _one_label({row["service"]: row[key] for row in rows if row[key] is not None})
+        yield from _family(name, text, ("service",), values, kind)
+    revisions = {(service, revision): count for service, revision, count in snapshot["revisions"]}
+    text = "Requests by the last revision chosen for them."
+    yield from _family("gateway_revision_requests_total", text, ("service", "revision"), revisions)
 
 
 _CIRCUITS = {"closed": 0, "half-open": 1, "open": 2}

@@ -146,12 +146,13 @@ class RouteSeries:
 
 class BackendSeries:
     """
-    The exchanges whose last, or only, attempt went to one backend of one service.
+    The exchanges whose last, or only, attempt went to one backend of one service, and how often it was set aside because it failed some.
     """
 
-    __slots__ = ("requests",)
+    __slots__ = ("ejections", "requests")
 
     def __init__(self) -> None:
+        self.ejections = 0
         self.requests = 0
 
 
@@ -180,7 +181,7 @@ class Metrics:
     `buckets` are the upper bounds of all histograms, in seconds, ascending.
     """
 
-    __slots__ = ("_backends", "_buckets", "_middlewares", "_outcomes", "_retired", "_series")
+    __slots__ = ("_backends", "_buckets", "_middlewares", "_outcomes", "_retired", "_revisions", "_series")
 
     def __init__(self, buckets: Sequence[float]) -> None:
         self._buckets = _checked(buckets)
@@ -188,6 +189,7 @@ class Metrics:
         self._retired: WeakSet[RouteSeries] = WeakSet()
         self._backends: dict[tuple[str, str], BackendSeries] = {}
         self._middlewares: dict[str, MiddlewareSeries] = {}
+        self._revisions: dict[tuple[str, str], int] = {}
         # By word, because an enum member is hashed by a Python function.
         self._outcomes = {outcome.word: 0 for outcome in Outcome}
 
@@ -222,10 +224,16 @@ class Metrics:
         return series
 
     def retain(
-        self, routes: set[tuple[str, str]], backends: set[tuple[str, str]], entrypoints: set[str], middlewares: Set[str] = frozenset()
+        self,
+        routes: set[tuple[str, str]],
+        backends: set[tuple[str, str]],
+        entrypoints: set[str],
+        middlewares: Set[str] = frozenset(),
+        revisions: Set[tuple[str, str]] = frozenset(),
     ) -> None:
         """
-        Forget every route `(router, service)`, backend `(service, url)`, entrypoint and middleware that is not named, after a reload.
+        Forget every route `(router, service)`, backend `(service, url)`, entrypoint, middleware and revision `(service, revision)` that is
+        not named, after a reload.
 
         No total falls: neither the global ones nor those of a router, service or backend URL that is still in use elsewhere. May be
         called while exchanges still run on what is dropped.
@@ -255,6 +263,7 @@ class Metrics:
         urls = {url for _, url in backends}
         self._backends = {key: series for key, series in self._backends.items() if key[1] in urls}
         self._middlewares = {name: series for name, series in self._middlewares.items() if name in middlewares}
+        self._revisions = {key: count for key, count in self._revisions.items() if key in revisions}
 
     def rebucket(self, buckets: Sequence[float]) -> None:
         """
@@ -273,7 +282,7 @@ class Metrics:
         """
         Count one exchange.
 
-        Unrolled, because three method calls would cost a third of the whole.
+        Long because three method calls would cost a third of the whole.
         """
         route = record.route
         series: RouteSeries = route.series if route is not None else record.entrypoint.series
@@ -310,6 +319,9 @@ class Metrics:
         backend = record.backend
         if backend is not None:
             backend.series.requests += 1
+            if record.revision is not None:
+                revision = (backend.service_name, record.revision)
+                self._revisions[revision] = self._revisions.get(revision, 0) + 1
         outcome = record.outcome
         if outcome is not None:
             self._outcomes[outcome.word] += 1
@@ -327,7 +339,8 @@ class Metrics:
         return {
             "buckets": list(self._buckets),
             "series": [_series_row(series) for series in self._series.values()],
-            "backends": [[service, url, series.requests] for (service, url), series in self._backends.items()],
+            "backends": [[service, url, series.requests, series.ejections] for (service, url), series in self._backends.items()],
+            "revisions": [[service, revision, count] for (service, revision), count in self._revisions.items()],
             "middlewares": [
                 [name, series.invocations, sorted(series.answers.items()), series.waits, series.wait_seconds]
                 for name, series in self._middlewares.items()

@@ -7,7 +7,8 @@ A snapshot is made of plain JSON values, so that it can cross a process border:
 - `series`: rows of `{router, service, entrypoint, is_live, cells, first_byte, upstream}`. `cells` are rows `[method, status, counts,
   seconds, bytes]`, the last two `[counts, seconds]`; counts are per bucket and not cumulative, with one more item than there are bounds.
   What had no route has an empty router and service. A row that is not live counts what a reload took away, under the names still in use.
-- `backends`: rows `[service, url, requests]`.
+- `backends`: rows `[service, url, requests, ejections]`.
+- `revisions`: rows `[service, revision, requests]`.
 - `middlewares`: rows `[name, invocations, [[status, answers], …], waits, seconds waited]`.
 - `outcomes`: `Outcome.word` → exchanges.
 - `gauges`: `Gauges`.
@@ -21,22 +22,46 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
-__all__ = ["BackendGauge", "Gauges", "MiddlewareGauge", "merge_snapshots"]
+__all__ = ["BackendGauge", "Gauges", "MiddlewareGauge", "ServiceGauge", "merge_snapshots"]
 
 _KEY = ("router", "service", "entrypoint", "is_live")
 
 
 class BackendGauge(TypedDict):
     """
-    How one backend of one service stands now: may it be chosen, exchanges in flight, connections waiting and in use.
+    How one backend of one service stands now.
+
+    `turn` tells apart those of the same URL, counted from 1. `up` says whether it may be chosen, `state` what speaks against that and
+    `reason` why this last changed. The verdicts `healthy` (of probes) and `in_service` (of real requests) are `None` where nobody judges.
+    Then exchanges in flight, and connections waiting and in use.
     """
 
     service: str
+    revision: str | None
     url: str
+    turn: int
+    weight: int
     up: bool
+    healthy: bool | None
+    in_service: bool | None
+    state: str
+    reason: str
     active: int
     idle: int
     leased: int
+
+
+class ServiceGauge(TypedDict):
+    """
+    How one service stands now: how many exchanges wait for a server and have one (`None` if it has no waiting room), and how many were
+    passed on to the service that steps in, and attempts repeated, since start.
+    """
+
+    service: str
+    waiting: int | None
+    in_use: int | None
+    failovers: int
+    retries: int
 
 
 class MiddlewareGauge(TypedDict):
@@ -56,22 +81,22 @@ class Gauges(TypedDict):
     What the carrier knows besides exchanges, given to each `Metrics.snapshot`.
 
     `active_connections`: open client connections on http entrypoints. `accepted`: entrypoint → connections since start. `refused`: rows of
-    `[entrypoint, reason, connections since start]`. `retries`: service → further attempts since start. `access_log_dropped`: lines since
-    start. What counts "since start" must not go down.
+    `[entrypoint, reason, connections since start]`. `access_log_dropped`: lines since start. What counts "since start" must not go down.
     """
 
     active_connections: int
     backends: list[BackendGauge]
+    services: list[ServiceGauge]
     middlewares: list[MiddlewareGauge]
     accepted: dict[str, int]
     refused: list[list[Any]]
-    retries: dict[str, int]
     access_log_dropped: int
 
 
 def merge_snapshots(snapshots: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
-    Add up the snapshots of several carriers, at least one. A backend is up if any of them may use it. None of them is changed.
+    Add up the snapshots of several carriers, at least one. A backend is up if any of them may use it, but what speaks against it is told
+    if any of them thinks so. None of them is changed.
 
     Raises `ValueError` if they were counted by different buckets.
     """
@@ -83,10 +108,12 @@ def merge_snapshots(snapshots: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         raise ValueError(f"carriers count by different buckets, {given!r}: ask again when all have taken the new configuration")
     series = _grouped((row for snapshot in snapshots for row in snapshot["series"]), _series_key)
     backends = _grouped((row for snapshot in snapshots for row in snapshot["backends"]), lambda row: tuple(row[:2]))
+    revisions = _grouped((row for snapshot in snapshots for row in snapshot["revisions"]), lambda row: tuple(row[:2]))
     return {
         "buckets": list(buckets),
         "series": [_merged_series(rows) for rows in series.values()],
-        "backends": [[*key, sum(row[2] for row in rows)] for key, rows in backends.items()],
+        "backends": [[*key, sum(row[2] for row in rows), sum(row[3] for row in rows)] for key, rows in backends.items()],
+        "revisions": [[*key, sum(row[2] for row in rows)] for key, rows in revisions.items()],
         "middlewares": _merged_middlewares([row for snapshot in snapshots for row in snapshot["middlewares"]]),
         "outcomes": _summed(snapshot["outcomes"] for snapshot in snapshots),
         "gauges": _merged_gauges([snapshot["gauges"] for snapshot in snapshots]),
@@ -159,22 +186,50 @@ def _merged_states(rows: Sequence[MiddlewareGauge]) -> dict[str, Any]:
 _BADNESS = {"closed": 0, "half-open": 1, "open": 2}
 
 
+def _merged_backend(rows: Sequence[BackendGauge]) -> BackendGauge:
+    # Whoever thinks worst of it.
+    worst = max(rows, key=lambda row: (not row["up"], row["state"] != "usable"))
+    return {
+        **worst,
+        "up": any(row["up"] for row in rows),
+        "healthy": _all_known(row["healthy"] for row in rows),
+        "in_service": _all_known(row["in_service"] for row in rows),
+        "active": sum(row["active"] for row in rows),
+        "idle": sum(row["idle"] for row in rows),
+        "leased": sum(row["leased"] for row in rows),
+    }
+
+
+def _merged_service(rows: Sequence[ServiceGauge]) -> ServiceGauge:
+    return {
+        "service": rows[0]["service"],
+        "waiting": _sum_known(row["waiting"] for row in rows),
+        "in_use": _sum_known(row["in_use"] for row in rows),
+        "failovers": sum(row["failovers"] for row in rows),
+        "retries": sum(row["retries"] for row in rows),
+    }
+
+
+def _all_known(verdicts: Iterable[bool | None]) -> bool | None:
+    known = [verdict for verdict in verdicts if verdict is not None]
+    return all(known) if known else None
+
+
+def _sum_known(counts: Iterable[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
+
+
 def _merged_gauges(parts: Sequence[Gauges]) -> Gauges:
-    backends = _grouped((row for part in parts for row in part["backends"]), lambda row: (row["service"], row["url"]))
+    backends = _grouped(
+        (row for part in parts for row in part["backends"]), lambda row: (row["service"], row["revision"], row["url"], row["turn"])
+    )
+    services = _grouped((row for part in parts for row in part["services"]), lambda row: row["service"])
     refused = _grouped((row for part in parts for row in part["refused"]), lambda row: tuple(row[:2]))
     return {
         "active_connections": sum(part["active_connections"] for part in parts),
-        "backends": [
-            {
-                "service": service,
-                "url": url,
-                "up": any(row["up"] for row in rows),
-                "active": sum(row["active"] for row in rows),
-                "idle": sum(row["idle"] for row in rows),
-                "leased": sum(row["leased"] for row in rows),
-            }
-            for (service, url), rows in backends.items()
-        ],
+        "backends": [_merged_backend(rows) for rows in backends.values()],
+        "services": [_merged_service(rows) for rows in services.values()],
         "middlewares": [
             {"name": name, "type": rows[0]["type"], "router": router, "entrypoint": entrypoint, "state": _merged_states(rows)}
             for (name, router, entrypoint), rows in _grouped(
@@ -183,6 +238,5 @@ def _merged_gauges(parts: Sequence[Gauges]) -> Gauges:
         ],
         "accepted": _summed(part["accepted"] for part in parts),
         "refused": [[*key, sum(row[2] for row in rows)] for key, rows in refused.items()],
-        "retries": _summed(part["retries"] for part in parts),
         "access_log_dropped": sum(part["access_log_dropped"] for part in parts),
     }

@@ -50,6 +50,9 @@ class Transition(NamedTuple):
     change: Change
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.change.value}: {self.reason}"
+
 
 class ProbeVerdict:
     """
@@ -103,15 +106,17 @@ class ProbeVerdict:
 
 class Verdicts:
     """
-    All that is thought of one backend. `is_draining` is set by whoever wants it to get no new requests.
+    All that is thought of one backend. `is_draining` is set by whoever wants it to get no new requests, `reason` by whoever follows the
+    changes: why the last one came about.
     """
 
-    __slots__ = ("ejection", "is_draining", "probe")
+    __slots__ = ("ejection", "is_draining", "probe", "reason")
 
     def __init__(self, probe: ProbeVerdict | None = None, ejection: Ejection | None = None) -> None:
         self.probe = probe
         self.ejection = ejection
         self.is_draining = False
+        self.reason = ""
 
     def __repr__(self) -> str:
         return f"<Verdicts {self.words}>"

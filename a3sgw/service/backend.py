@@ -39,8 +39,8 @@ class Backend:
     One server of a service, as balancers see it.
 
     `in_flight` counts exchanges that have chosen this backend and not let go of it. `is_usable` says whether it may be chosen for the next
-    new client, as its service last decided from the `verdicts`; `reason` is why it last changed, `usable_since` when it last became usable
-    (seconds of the monotonic clock). `followers` hear whenever `in_flight` changes. `watch` is told of attempts, if anybody cares.
+    new client, as its service last decided from the `verdicts`; `usable_since` is when it last became usable (seconds of the monotonic
+    clock). `followers` hear whenever `in_flight` changes. `watch` is told of attempts, if anybody cares.
     `sticky_name` is what cookies call it. `pool` holds its connections, `series` its metrics; both are set by assembly.
     """
 
@@ -51,7 +51,6 @@ class Backend:
         "in_flight",
         "is_usable",
         "pool",
-        "reason",
         "revision",
         "series",
         "service_name",
@@ -72,7 +71,6 @@ class Backend:
         self.in_flight = 0
         self.followers: tuple[ref[Follower], ...] = ()
         self.is_usable = True
-        self.reason = ""
         self.usable_since = float("-inf")
         self.verdicts = Verdicts()
         self.sticky_name = b""

@@ -15,14 +15,15 @@ class Judgement:
     The verdicts on one backend, which begin when they are first asked for: until then a configuration is only being prepared, and the
     others of the group must not notice.
 
-    `ejections` are the passive verdicts of the whole service or revision, or `None`; `is_probed` says that somebody sends probes.
+    `ejections` are the passive verdicts of the whole service or revision, or `None`; `probe` is the active verdict, if somebody sends
+    probes. It is given and not made here, because it stays what it is when only the other rules change.
     """
 
-    __slots__ = ("_ejections", "_is_probed", "_verdicts")
+    __slots__ = ("_ejections", "_probe", "_verdicts")
 
-    def __init__(self, ejections: EjectionGroup | None, *, is_probed: bool) -> None:
+    def __init__(self, ejections: EjectionGroup | None, probe: ProbeVerdict | None) -> None:
         self._ejections = ejections
-        self._is_probed = is_probed
+        self._probe = probe
         self._verdicts: Verdicts | None = None
 
     def __repr__(self) -> str:
@@ -34,8 +35,7 @@ class Judgement:
         The verdicts.
         """
         if self._verdicts is None:
-            probe = ProbeVerdict() if self._is_probed else None
-            self._verdicts = Verdicts(probe) if self._ejections is None else self._ejections.add(probe)
+            self._verdicts = Verdicts(self._probe) if self._ejections is None else self._ejections.add(self._probe)
         return self._verdicts
 
     def forget(self) -> None:

@@ -248,19 +248,27 @@ class Service:
         The passive verdict on a backend changed, or a trial of it began or ended.
         """
         if change is not None:
+            if change.change is Change.EJECTED and backend.series is not None:
+                backend.series.ejections += 1
             self._tell(backend, change)
             self._set_timer(backend)
         self.refresh()
 
     def probed(self, backend: Backend, is_healthy: bool, reason: str) -> None:
         """
-        Whoever probes the backend has changed its mind.
+        Whoever probes the backend has changed its mind, or says once more what it thinks.
         """
-        probe = backend.verdicts.probe
-        if probe is None or probe.is_healthy == is_healthy:
+        verdicts = backend.verdicts
+        probe = verdicts.probe
+        if probe is None:
+            return
+        change = Transition(Change.HEALTHY if is_healthy else Change.UNHEALTHY, reason)
+        if probe.is_healthy == is_healthy:
+            # Known already, but a reload that changed the other rules has lost the reason.
+            verdicts.reason = verdicts.reason or str(change)
             return
         probe.is_healthy = is_healthy
-        self._tell(backend, Transition(Change.HEALTHY if is_healthy else Change.UNHEALTHY, reason))
+        self._tell(backend, change)
         self.refresh()
 
     def refresh(self) -> None:
@@ -274,9 +282,9 @@ class Service:
             room.fit(sum(len(group.usable) for group in self.groups))
 
     def _tell(self, backend: Backend, change: Transition) -> None:
-        backend.reason = f"{change.change.value}: {change.reason}"
+        backend.verdicts.reason = str(change)
         log = self._log.info if change.change in (Change.HEALTHY, Change.RESTORED, Change.HALF_OPEN) else self._log.warn
-        log("backend {url} of service {name} is {change}", url=backend.url, name=self.name, change=backend.reason)
+        log("backend {url} of service {name} is {change}", url=backend.url, name=self.name, change=backend.verdicts.reason)
 
     def _set_timer(self, backend: Backend) -> None:
         timer = self._timers.pop(backend, None)

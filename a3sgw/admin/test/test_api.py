@@ -62,7 +62,7 @@ class FakeGatewayView:
         """
         Give two services.
         """
-        backend = {"url": "http://a", "weight": 1, "healthy": True, "active_connections": 3}
+        backend = {"url": "http://a", "weight": 1, "healthy": False, "state": "draining", "reason": "", "active_connections": 3}
         return succeed(
             [
                 {"name": "carts", "strategy": "least-connections", "backends_total": 1, "backends_healthy": 1, "backends": [backend]},
@@ -134,7 +134,7 @@ class EndpointTests(ApiTestCase):
             (b"/routes/default/caf%C3%A9", self.view.routes()[1]),
             (b"/services", [carts, empty]),
             (b"/services/empty", empty),
-            (b"/backends", [{"service": "carts", "url": "http://a", "weight": 1, "healthy": True, "active_connections": 3}]),
+            (b"/backends", [{"service": "carts", **carts["backends"][0]}]),
             (b"/version", {"name": "a3s-gateway", "version": "1.2.3"}),
         ]
         for path, expected in cases:

@@ -11,6 +11,7 @@ import attrs
 from a3sgw.errors import Outcome
 from a3sgw.message import RequestHead
 from a3sgw.observe.record import Record
+from a3sgw.observe.snapshot import BackendGauge, Gauges, ServiceGauge
 
 
 @attrs.define
@@ -43,6 +44,7 @@ class Backend:
 
     url: str
     series: Any = None
+    service_name: str = "carts"
 
 
 def make_head(method: bytes = b"GET", raw_path: bytes = b"/cart/7", **slots: bytes) -> RequestHead:
@@ -75,6 +77,7 @@ def make_record(**slots: Any) -> Record:
     record.attempts = 0
     record.passed = 0
     record.answered_by = None
+    record.revision = None
     record.status = 200
     record.upstream_status = 0
     record.bytes_received = 0
@@ -87,3 +90,51 @@ def make_record(**slots: Any) -> Record:
     for name, value in slots.items():
         setattr(record, name, value)
     return record
+
+
+def make_gauges(**levels: Any) -> Gauges:
+    """
+    Return the gauges of a carrier where nothing is; `levels` override its parts.
+    """
+    gauges: Any = {
+        "active_connections": 0,
+        "backends": [],
+        "services": [],
+        "middlewares": [],
+        "accepted": {},
+        "refused": [],
+        "access_log_dropped": 0,
+        **levels,
+    }
+    return gauges  # type: ignore[no-any-return]
+
+
+def make_backend(**levels: Any) -> BackendGauge:
+    """
+    Return the gauge of a backend that is fine, and that nobody judges; `levels` override its parts.
+    """
+    gauge: Any = {
+        "service": "carts",
+        "revision": None,
+        "url": "http://a",
+        "turn": 1,
+        "weight": 1,
+        "up": True,
+        "healthy": None,
+        "in_service": None,
+        "state": "usable",
+        "reason": "",
+        "active": 0,
+        "idle": 0,
+        "leased": 0,
+        **levels,
+    }
+    return gauge  # type: ignore[no-any-return]
+
+
+def make_service(**levels: Any) -> ServiceGauge:
+    """
+    Return the gauge of a service without a waiting room; `levels` override its parts.
+    """
+    gauge: Any = {"service": "carts", "waiting": None, "in_use": None, "failovers": 0, "retries": 0, **levels}
+    return gauge  # type: ignore[no-any-return]

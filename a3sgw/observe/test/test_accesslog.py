@@ -122,7 +122,7 @@ class JSONTests(SynchronousTestCase):
             b'{"timestamp":"2030-03-09T07:21:44.120331+00:00","client_ip":"192.0.2.44","method":"PUT","path":"/cart/7","host":"shop.test",'
             b'"status":204,"response_bytes":0,"duration_ms":250,"backend":"http://127.0.0.1:9101","router":"shop","entrypoint":"public",'
             b'"user_agent":"demo/1","query":"item=3","request_id":"00ff","scheme":"https","protocol":"HTTP/1.1",'
-            b'"referer":"http://shop.test/","request_bytes":12,"service":"carts","upstream_status":204,"upstream_ms":203.125,'
+            b'"referer":"http://shop.test/","request_bytes":12,"service":"carts","revision":null,"upstream_status":204,"upstream_ms":203.125,'
             b'"attempts":1,"outcome":"completed","peer":"198.51.100.9"}',
         )
         json.loads(line)
@@ -136,11 +136,18 @@ class JSONTests(SynchronousTestCase):
         self.assertEqual(
             nulls,
             {"method", "path", "host", "backend", "router", "user_agent", "query", "request_id", "referer", "service"}
-            | {"upstream_status", "upstream_ms"},
+            | {"revision", "upstream_status", "upstream_ms"},
         )
         self.assertEqual(
             (line["client_ip"], line["status"], line["outcome"]), ("198.51.100.9", 400, "request-line-malformed")
         )
+
+    def test_revision(self):
+        """
+        The revision that served is told.
+        """
+        for revision in ("v1", "v2", "v1", None, 'a "b"'):
+            self.assertEqual(log_json(make_record(route=Route("shop", "carts"), revision=revision))["revision"], revision)
 
     def test_nothing_sent(self):
         """

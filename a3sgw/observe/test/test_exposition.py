@@ -10,23 +10,31 @@ from twisted.trial.unittest import SynchronousTestCase
 from a3sgw.errors import Outcome
 from a3sgw.observe.exposition import ControlGauges, render
 from a3sgw.observe.metrics import Metrics
-from a3sgw.observe.snapshot import Gauges, merge_snapshots
-from a3sgw.observe.test.records import Backend, Entrypoint, Route, make_head, make_record
+from a3sgw.observe.snapshot import merge_snapshots
+from a3sgw.observe.test.records import (
+    Backend,
+    Entrypoint,
+    Route,
+    make_backend,
+    make_gauges,
+    make_head,
+    make_record,
+    make_service,
+)
 
 CONTROL: ControlGauges = {"version": "1.2.3", "reloads": {"success": 2}, "last_reload": 1893456000.5}
 
-GAUGES: Gauges = {
-    "active_connections": 3,
-    "backends": [
-        {"service": "carts", "url": "http://b", "up": False, "active": 0, "idle": 0, "leased": 0},
-        {"service": "carts", "url": "http://a", "up": True, "active": 2, "idle": 4, "leased": 1},
+GAUGES = make_gauges(
+    active_connections=3,
+    backends=[
+        make_backend(url="http://b", up=False, healthy=False, in_service=True),
+        make_backend(active=2, idle=4, leased=1),
     ],
-    "middlewares": [],
-    "accepted": {"public": 9},
-    "refused": [["public", "limit", 2], ["public", "address", 1]],
-    "retries": {"carts": 5},
-    "access_log_dropped": 6,
-}
+    services=[make_service(waiting=7, in_use=2, failovers=4, retries=5), make_service(service="users")],
+    accepted={"public": 9},
+    refused=[["public", "limit", 2], ["public", "address", 1]],
+    access_log_dropped=6,
+)
 
 
 def samples_of(page):
@@ -148,9 +156,60 @@ class RenderTests(SynchronousTestCase):
                 ("gateway_backend_active", a, 2),
                 ("gateway_backend_connections", {**a, "state": "idle"}, 4),
                 ("gateway_backend_connections", {**a, "state": "leased"}, 1),
-                ("gateway_retries_total", {"service": "carts"}, 5),
             ]
         )
+
+    def test_health(self):
+        """
+        Each verdict on a backend is told, if somebody judges, and how often it was set aside.
+        """
+        self.metrics.backend_series("carts", "http://b").ejections += 3
+        a = {"service": "carts", "backend": "http://a"}
+        b = {"service": "carts", "backend": "http://b"}
+        self.assert_samples(
+            [
+                ("gateway_backend_health", {**b, "verdict": "active"}, 0),
+                ("gateway_backend_health", {**b, "verdict": "passive"}, 1),
+                ("gateway_backend_health", {**a, "verdict": "active"}, None),
+                ("gateway_backend_health", {**a, "verdict": "passive"}, None),
+                ("gateway_backend_ejections_total", b, 3),
+                ("gateway_backend_ejections_total", a, None),
+            ]
+        )
+
+    def test_same_url(self):
+        """
+        Backends of the same URL are one on the page: up if one of them is, not well if one of them is not, as busy as all together.
+        """
+        rows = [
+            make_backend(revision="v1", healthy=True, active=1, idle=2),
+            make_backend(revision="v2", healthy=False, up=False, active=10, idle=20),
+            make_backend(revision="v2", turn=2, active=100),
+        ]
+        samples = samples_of(self.page(make_gauges(backends=rows)))
+        labels = (("backend", "http://a"), ("service", "carts"))
+        self.assertEqual(samples["gateway_backend_up", labels], 1)
+        self.assertEqual(samples["gateway_backend_active", labels], 111)
+        self.assertEqual(samples["gateway_backend_connections", (*labels, ("state", "idle"))], 22)
+        self.assertEqual(samples["gateway_backend_health", (*labels, ("verdict", "active"))], 0)
+
+    def test_services(self):
+        """
+        Services have retries, failovers and, where requests can wait, a queue; revisions have requests.
+        """
+        self.count("shop", "carts", backend=self.backend, revision="v1")
+        self.assert_samples(
+            [
+                ("gateway_retries_total", {"service": "carts"}, 5),
+                ("gateway_retries_total", {"service": "users"}, 0),
+                ("gateway_failovers_total", {"service": "carts"}, 4),
+                ("gateway_buffer_queue_depth", {"service": "carts"}, 7),
+                ("gateway_buffer_queue_depth", {"service": "users"}, None),
+                ("gateway_revision_requests_total", {"service": "carts", "revision": "v1"}, 1),
+            ]
+        )
+        kinds = {family.name: family.type for family in text_string_to_metric_families(self.page().decode())}
+        self.assertEqual((kinds["gateway_failovers"], kinds["gateway_buffer_queue_depth"]), ("counter", "gauge"))
 
     def test_gateway(self):
         """
@@ -186,16 +245,7 @@ class RenderTests(SynchronousTestCase):
         """
         Without routers, services and backends their families are left out, and a page is still a page.
         """
-        empty: Gauges = {
-            "active_connections": 0,
-            "backends": [],
-            "middlewares": [],
-            "accepted": {},
-            "refused": [],
-            "retries": {},
-            "access_log_dropped": 0,
-        }
-        page = render(Metrics((1.0,)).snapshot(empty), {"version": "1", "reloads": {}, "last_reload": None})
+        page = render(Metrics((1.0,)).snapshot(make_gauges()), {"version": "1", "reloads": {}, "last_reload": None})
         names = {name for name, _ in samples_of(page)}
         self.assertIn("gateway_requests_total", names)
         for part in ("router", "service", "backend", "last_reload"):

@@ -14,18 +14,9 @@ from zope.interface.verify import verifyObject
 from a3sgw.errors import Outcome
 from a3sgw.interfaces import IObserver
 from a3sgw.observe.metrics import Metrics
-from a3sgw.observe.snapshot import Gauges
-from a3sgw.observe.test.records import Backend, Entrypoint, Route, make_head, make_record
+from a3sgw.observe.test.records import Backend, Entrypoint, Route, make_gauges, make_head, make_record
 
-GAUGES: Gauges = {
-    "active_connections": 0,
-    "backends": [],
-    "middlewares": [],
-    "accepted": {},
-    "refused": [],
-    "retries": {},
-    "access_log_dropped": 0,
-}
+GAUGES = make_gauges()
 
 
 def rows_of(metrics):
@@ -121,7 +112,26 @@ class MetricsTests(SynchronousTestCase):
         self.metrics.backend_series("carts", "http://b")
         self.count(backend=backend)
         self.count(backend=None)
-        self.assertEqual(self.metrics.snapshot(GAUGES)["backends"], [["carts", "http://a", 1], ["carts", "http://b", 0]])
+        self.assertEqual(self.metrics.snapshot(GAUGES)["backends"], [["carts", "http://a", 1, 0], ["carts", "http://b", 0, 0]])
+
+    def test_ejections(self):
+        """
+        How often a backend was set aside is counted with it.
+        """
+        self.metrics.backend_series("carts", "http://a").ejections += 2
+        self.assertEqual(self.metrics.snapshot(GAUGES)["backends"], [["carts", "http://a", 0, 2]])
+
+    def test_revisions(self):
+        """
+        An exchange is counted for the revision it ended with, under the service whose backend that is; others count for none.
+        """
+        backend = Backend("http://a", self.metrics.backend_series("spare", "http://a"), "spare")
+        for revision in ("v1", "v2", "v1", None):
+            self.count(backend=backend, revision=revision)
+        self.count(backend=None, revision="v1")
+        self.assertEqual(self.metrics.snapshot(GAUGES)["revisions"], [["spare", "v1", 2], ["spare", "v2", 1]])
+        self.metrics.retain(set(), set(), set(), set(), {("spare", "v2"), ("other", "v1")})
+        self.assertEqual(self.metrics.snapshot(GAUGES)["revisions"], [["spare", "v2", 1]])
 
     def test_outcomes(self):
         """

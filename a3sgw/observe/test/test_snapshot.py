@@ -4,14 +4,13 @@ Tests for `a3sgw.observe.snapshot`.
 
 import copy
 import json
-from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from a3sgw.errors import Outcome
 from a3sgw.observe.metrics import Metrics
 from a3sgw.observe.snapshot import merge_snapshots
-from a3sgw.observe.test.records import Backend, Route, make_record
+from a3sgw.observe.test.records import Backend, Route, make_backend, make_gauges, make_record, make_service
 
 
 def make_snapshot(statuses, buckets=(0.1, 1.0), **gauges):
@@ -23,21 +22,7 @@ def make_snapshot(statuses, buckets=(0.1, 1.0), **gauges):
     backend = Backend("http://a", metrics.backend_series("carts", "http://a"))
     for status in statuses:
         metrics.exchange_ended(make_record(route=route, backend=backend, status=status, bytes_sent=10, outcome=Outcome.COMPLETED))
-    everything: Any = {
-        "active_connections": 0,
-        "backends": [],
-        "middlewares": [],
-        "accepted": {},
-        "refused": [],
-        "retries": {},
-        "access_log_dropped": 0,
-    }
-    everything.update(gauges)
-    return metrics.snapshot(everything)
-
-
-def make_backend(**levels):
-    return {"service": "carts", "url": "http://a", "up": False, "active": 0, "idle": 0, "leased": 0, **levels}
+    return metrics.snapshot(make_gauges(**gauges))
 
 
 class MergeSnapshotsTests(SynchronousTestCase):
@@ -53,7 +38,7 @@ class MergeSnapshotsTests(SynchronousTestCase):
         [row] = merged["series"]
         self.assertEqual(row["cells"], [["GET", 200, [0, 3, 0], 0.75, 30], ["GET", 404, [0, 1, 0], 0.25, 10]])
         self.assertEqual(row["first_byte"], [[0, 4, 0], 4 * 0.21875])
-        self.assertEqual(merged["backends"], [["carts", "http://a", 4]])
+        self.assertEqual(merged["backends"], [["carts", "http://a", 4, 0]])
         self.assertEqual(merged["outcomes"]["completed"], 4)
 
     def test_one(self):
@@ -67,7 +52,7 @@ class MergeSnapshotsTests(SynchronousTestCase):
 
     def test_gauges(self):
         """
-        Gauges add up, but a backend is up as soon as one carrier may use it.
+        Gauges add up.
         """
         merged = merge_snapshots(
             [
@@ -77,7 +62,7 @@ class MergeSnapshotsTests(SynchronousTestCase):
                     backends=[make_backend(up=True, active=1, idle=2, leased=3)],
                     accepted={"public": 5},
                     refused=[["public", "limit", 1]],
-                    retries={"carts": 2},
+                    services=[make_service(waiting=2, in_use=1, failovers=3, retries=4)],
                     access_log_dropped=1,
                 ),
                 make_snapshot(
@@ -86,7 +71,7 @@ class MergeSnapshotsTests(SynchronousTestCase):
                     backends=[make_backend(active=10, idle=20, leased=30), make_backend(url="http://b")],
                     accepted={"public": 1, "private": 1},
                     refused=[["public", "limit", 1], ["public", "address", 1]],
-                    retries={"carts": 1},
+                    services=[make_service(waiting=20, in_use=10, failovers=30, retries=40), make_service(service="users")],
                     access_log_dropped=4,
                 ),
             ]
@@ -95,14 +80,51 @@ class MergeSnapshotsTests(SynchronousTestCase):
             merged["gauges"],
             {
                 "active_connections": 5,
-                "backends": [make_backend(up=True, active=11, idle=22, leased=33), make_backend(url="http://b")],
+                "backends": [make_backend(active=11, idle=22, leased=33), make_backend(url="http://b")],
+                "services": [make_service(waiting=22, in_use=11, failovers=33, retries=44), make_service(service="users")],
                 "middlewares": [],
                 "accepted": {"public": 6, "private": 1},
                 "refused": [["public", "limit", 2], ["public", "address", 1]],
-                "retries": {"carts": 3},
                 "access_log_dropped": 5,
             },
         )
+
+    def test_backends(self):
+        """
+        A backend is up as soon as one carrier may use it; what speaks against it is told if one of them thinks so, with its reason.
+        """
+        fine = make_backend(healthy=True, in_service=True, reason="restored: it was")
+        ejected = make_backend(up=False, healthy=True, in_service=False, state="ejected", reason="ejected: it failed")
+        trial = make_backend(healthy=True, in_service=False, state="half-open", reason="half-open: it is time")
+        for rows, expected in [
+            ([fine, fine], fine),
+            ([fine, ejected], {**ejected, "up": True}),
+            ([ejected, trial, fine], {**ejected, "up": True}),
+            ([fine, trial], trial),
+            ([ejected, ejected], ejected),
+            ([make_backend(), fine], {**make_backend(), "healthy": True, "in_service": True}),
+        ]:
+            merged = merge_snapshots([make_snapshot([], backends=[row]) for row in rows])
+            self.assertEqual(merged["gauges"]["backends"], [expected])
+
+    def test_same_url(self):
+        """
+        Backends of the same URL stay apart if they are of several revisions, or listed twice.
+        """
+        rows = [make_backend(), make_backend(turn=2), make_backend(revision="v1"), make_backend(service="users")]
+        merged = merge_snapshots([make_snapshot([], backends=rows), make_snapshot([], backends=rows)])
+        self.assertEqual(merged["gauges"]["backends"], rows)
+
+    def test_revisions_and_ejections(self):
+        """
+        Ejections add up, and so does what revisions have served.
+        """
+        one, other = make_snapshot([]), make_snapshot([])
+        one["revisions"], other["revisions"] = [["carts", "v1", 2]], [["carts", "v2", 3], ["carts", "v1", 4]]
+        one["backends"], other["backends"] = [["carts", "http://a", 1, 2]], [["carts", "http://a", 3, 4]]
+        merged = merge_snapshots([one, other])
+        self.assertEqual(merged["revisions"], [["carts", "v1", 6], ["carts", "v2", 3]])
+        self.assertEqual(merged["backends"], [["carts", "http://a", 4, 6]])
 
     def test_inputs_stay(self):
         """

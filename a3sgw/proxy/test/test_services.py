@@ -449,7 +449,7 @@ class PassiveTests(BalancedCase):
         self.assertEqual(self.states(), {1: False, 2: True, 3: True})
         self.assertEqual({self.exchange()[0] for _ in range(6)}, {2, 3})
         backend = self.dialogue.carrier.generation().services["app"].backends[0]
-        self.assertEqual(backend.reason, "ejected: for 10 s: 2 requests in a row failed, at last: status 503")
+        self.assertEqual(backend.verdicts.reason, "ejected: for 10 s: 2 requests in a row failed, at last: status 503")
 
     def test_comes_back(self):
         """After its time a single request tries it; if that goes well, it is used again."""
