@@ -7,6 +7,7 @@ as well in a `.tac` file or another application's service tree.
 
 from __future__ import annotations
 
+import random
 import signal
 import time
 from typing import Any
@@ -17,12 +18,18 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from a3sgw.assembly_parts import digest_of_files
+from a3sgw.assembly_service import upstream_terms
 from a3sgw.carrier import Carrier
 from a3sgw.config.check import check, unsupported
 from a3sgw.config.model import ConfigurationError, GatewayConfig
+from a3sgw.health.prober import Prober
 from a3sgw.interfaces import IControl
 from a3sgw.loading import rule_problems
 from a3sgw.message import LocalResponse, RequestHead
+from a3sgw.net.connect import Dialer
+from a3sgw.net.deadline import Deadlines
+from a3sgw.net.reactor import flush_queue
 from a3sgw.view import GatewayView, make_api
 
 __all__ = ["Gateway"]
@@ -54,6 +61,14 @@ class Gateway(MultiService):
         self._reactor = reactor
         self._config = config
         self._carrier = Carrier(reactor, self)
+        self._prober = Prober(
+            reactor,
+            Dialer(reactor, flush_queue(reactor), Deadlines(reactor, time.monotonic)),
+            self._carrier.set_verdict,
+            upstream_terms,
+            digest_of_files,
+            random.Random(),
+        )
         self._view = GatewayView(self, self._carrier)
         self._api = make_api(self._view, config)
         self._state = "created"
@@ -80,6 +95,7 @@ class Gateway(MultiService):
     @inlineCallbacks
     def _start(self) -> Any:
         try:
+            probes = self._prober.prepare(self._config)
             yield self._carrier.prepare(self._config)
         except BaseException:
             self._state = "stopped"
@@ -90,6 +106,7 @@ class Gateway(MultiService):
             self._carrier.abandon()
             return
         self._carrier.commit()
+        self._prober.take(probes)
         self._state = "running"
 
     def shutdown(self) -> Deferred[None]:
@@ -105,6 +122,7 @@ class Gateway(MultiService):
             was_running = self._state in ("running", "reloading")
             self._state = "stopping"
             self.running = False
+            self._prober.stop()
             ending: Deferred[Any] = self._carrier.drain(float(self._config.shutdown_timeout_secs)) if was_running else succeed(0)
             ending.addBoth(self._stopped)
         return done
@@ -175,6 +193,7 @@ class Gateway(MultiService):
         try:
             _refuse_problems(new_config)
             api = make_api(self._view, new_config)
+            probes = self._prober.prepare(new_config)
             yield self._carrier.prepare(new_config)
         except BaseException as error:
             self._reload_ended("failure", str(error))
@@ -186,6 +205,7 @@ class Gateway(MultiService):
         self._config = new_config
         self._api = api
         self._carrier.commit()
+        self._prober.take(probes)
         self._last_reload = time.time()
         self._reload_ended("success", None)
 

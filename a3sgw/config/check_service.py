@@ -14,6 +14,24 @@ __all__ = ["check_services"]
 
 _SHORTEST_STICKY_KEY = 16
 
+_SET_BY_PROBES = frozenset(
+    [
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "http2-settings",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+    ]
+)
+"""Header names, in lower case, that a health check does not take from the configuration."""
+
 
 def check_services(config: GatewayConfig, findings: Findings, knows_service: Callable[[str], bool]) -> None:
     """
@@ -52,6 +70,12 @@ def _check_balancing(path: str, balancing: LoadBalancerConfig, findings: Finding
     if check is not None and check.path is None and check.protocol == "http":
         place = f"{path}.health_check"
         findings.report(place, f'{place} lacks "path", which is required to ask over HTTP', [f"{place}.path", f"{place}.protocol"])
+    for name in () if check is None else check.headers:
+        # A server may read `_` as `-`.
+        if name.lower().replace("_", "-") in _SET_BY_PROBES:
+            place = item_path(f"{path}.health_check.headers", name)
+            remedy = 'write host = "…" beside headers' if name.lower() == "host" else "leave it out"
+            findings.report(place, f"{place} is for the gateway to set; {remedy}")
     source = balancing.hash.source
     if source in ("header", "cookie", "query") and balancing.hash.name is None:
         place = f"{path}.hash"

@@ -212,7 +212,7 @@ class LoadBalancerConfig:
         Duration(), "How long a new or recovered server's share grows from a tenth to the whole; without it, no time at all.", default=None
     )
     health_check: HealthCheckConfig | None = setting(
-        ObjectKind(HealthCheckConfig), "Active probes; without the block there are none.", default=None, runs=False
+        ObjectKind(HealthCheckConfig), "Active probes; without the block there are none.", default=None
     )
     sticky: StickyConfig | None = setting(ObjectKind(StickyConfig), "Binding of clients to servers.", default=None)
     passive_health: PassiveHealthConfig | None = setting(

@@ -28,6 +28,8 @@ from a3sgw.service.service import Service, ServiceSettings
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
+    from a3sgw.proxy.outbound_tls import Terms
+
 __all__ = ["Destination", "Outbound"]
 
 
@@ -103,18 +105,18 @@ class Outbound:
         self._authorities = authorities
         self._pooling = PoolSettings() if pooling is None else pooling
 
-    def open(self, url: str, host: bytes | None = None) -> Destination:
+    def open(self, url: str, host: bytes | None = None, terms: Terms | None = None) -> Destination:
         """
         Return a destination for the server of an `http://` or `https://` URL, or behind a socket: `unix:/path`.
 
-        `host` is what requests say in `Host`, unless it is the URL's.
+        `host` is what requests say in `Host`, unless it is the URL's. `terms` are those for TLS with this server, unless the usual.
         """
         address = parse_server_url(url) if url.startswith("unix:") else split_http_url(url)
         where = _backend_address(address)
         # As the URL may have it, but without path and query, which may hold secrets.
         name = f"unix:{where.path}" if where.path else f"{address.scheme}://{where.authority.decode('ascii')}"
         backend = Backend("", name, where if host is None else attrs.evolve(where, authority=host), 1)
-        backend.pool = pool = Pool(backend, self._pooling, self._dialer_for(address))
+        backend.pool = pool = Pool(backend, self._pooling, self._dialer_for(address, terms))
         return Destination(_OnlyServer(backend), self._reactor.callLater, pool)
 
     def open_service(self, service: Service) -> Destination:
@@ -123,13 +125,13 @@ class Outbound:
         """
         return Destination(service, self._reactor.callLater)
 
-    def _dialer_for(self, address: ServerAddress) -> Any:
+    def _dialer_for(self, address: ServerAddress, terms: Terms | None) -> Any:
         if address.scheme != "https":
             return self._dialer
         # Only here, so that whoever asks nobody over TLS runs without OpenSSL.
         from a3sgw.proxy.outbound_tls import Terms, TlsDialer
 
-        return TlsDialer(self._dialer, address.host, Terms(self._authorities))
+        return TlsDialer(self._dialer, address.host, Terms(self._authorities) if terms is None else terms)
 
 
 def _backend_address(address: ServerAddress) -> BackendAddress:

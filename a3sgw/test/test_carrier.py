@@ -362,19 +362,27 @@ class ObservationTests(CarrierCase):
         self.reload(servers=[2], rules=["Path(`/a`)"])
         snapshot = self.snapshot()
         self.assertEqual({row["router"] for row in snapshot["series"] if row["is_live"]}, {"", "r0"})
-        self.assertEqual([url for _, url, _ in snapshot["backends"]], ["http://192.0.2.2"])
+        self.assertEqual([url for _, url, *_ in snapshot["backends"]], ["http://192.0.2.2"])
         self.assertEqual(self.totals(), (1,) * 3)
 
     def test_retries(self):
-        """Retries stay counted when their service is replaced."""
+        """Retries, and requests passed on to another service, stay counted when their service is replaced."""
+        failover = 'services "spare" {\n load_balancer { servers = [{ url = "http://192.0.2.9" }] }\n}'
         self.begin(servers=[1, 2])
+        self.dialogue.reload(self.failing_over(failover))
         self.dialogue.answers_dials = False
         self.dialogue.say(self.client, request())
-        self.dialogue.attempts[0].fail()
-        self.dialogue.attempts[0].fail()
-        self.assertEqual(self.snapshot()["gauges"]["retries"], {"app": 1})
-        self.reload(servers=[1, 3])
-        self.assertEqual(self.snapshot()["gauges"]["retries"], {"app": 1})
+        for _ in range(3):
+            self.dialogue.attempts[0].fail()
+        self.assertEqual(self.counted(), [("app", 1, 1), ("spare", 0, 0)])
+        self.dialogue.reload(self.failing_over(failover).replace("192.0.2.2", "192.0.2.3"))
+        self.assertEqual(self.counted(), [("app", 1, 1), ("spare", 0, 0)])
+
+    def failing_over(self, extra):
+        return describe(servers=[1, 2], extra=extra).replace("load_balancer", 'failover { service = "spare" }\n load_balancer', 1)
+
+    def counted(self):
+        return [(row["service"], row["failovers"], row["retries"]) for row in self.snapshot()["gauges"]["services"]]
 
     def test_connections_are_counted(self):
         """Who came in and who was turned away is counted over reloads."""
@@ -443,6 +451,144 @@ class ObservationTests(CarrierCase):
         carrier = type(dialogue.carrier)(dialogue.reactor, dialogue.control, dialer=dialogue._make_dialer)
         self.assertEqual((carrier.totals(), carrier.ports(), carrier.doors(), carrier.generation()), ((0, 0), {}, [], None))
         self.assertEqual(self.successResultOf(carrier.snapshot())["gauges"]["backends"], [])
+
+
+class VerdictTests(CarrierCase):
+    """
+    What the deciding side thinks of servers.
+    """
+
+    CHECK = 'health_check { path = "/" }'
+
+    def describe(self, *settings, servers=(1, 2), **more):
+        """
+        Return a configuration whose service has these lines in its `load_balancer`.
+        """
+        text = describe(servers=servers, **more)
+        return text.replace("load_balancer { ", "\n".join(["load_balancer {", *settings, ""]), 1).replace("] }\n", "]\n}\n", 1)
+
+    def talk(self, *settings, **more):
+        self.begin()
+        self.dialogue.reload(self.describe(*settings, **more))
+
+    def tell(self, number, is_healthy, why="it said so", service="app", revision=None):
+        self.carrier.set_verdict(service, revision, f"http://192.0.2.{number}", is_healthy, why)
+        self.dialogue.reactor.settle()
+
+    def states(self):
+        return {int(row["url"][-1]): (row["up"], row["state"], row["reason"]) for row in self.snapshot()["gauges"]["backends"]}
+
+    USABLE = (True, "usable", "")
+    UNHEALTHY = (False, "unhealthy", "unhealthy: it said so")
+    HEALTHY = (True, "usable", "healthy: it said so")
+
+    def test_told(self):
+        """A server is used until it is said to be unhealthy, and again when it is said to be healthy, each at once."""
+        self.talk(self.CHECK)
+        self.tell(1, False)
+        self.assertEqual(self.states(), {1: self.UNHEALTHY, 2: self.USABLE})
+        for _ in range(3):
+            self.exchange()
+        self.assertEqual(len(self.dialogue.backends), 1)
+        self.tell(1, True)
+        self.assertEqual(self.states(), {1: self.HEALTHY, 2: self.USABLE})
+        for _ in range(2):
+            self.exchange()
+        self.assertEqual(len(self.dialogue.backends), 2)
+
+    def test_nobody_there(self):
+        """What is said of nobody, or of servers that are not probed, changes nothing; nor does it before there is a generation."""
+        self.talk(self.CHECK, extra='services "free" {\n load_balancer { servers = [{ url = "http://192.0.2.9" }] }\n}')
+        for told in [(3, "app", None), (1, "none", None), (1, "app", "v1"), (9, "free", None)]:
+            number, service, revision = told
+            self.tell(number, False, service=service, revision=revision)
+        self.assertEqual(self.states(), dict.fromkeys((1, 2, 9), self.USABLE))
+        carrier = type(self.carrier)(self.dialogue.reactor, self.dialogue.control, dialer=self.dialogue._make_dialer)
+        carrier.set_verdict("app", None, "http://192.0.2.1", False, "")
+
+    def test_revisions(self):
+        """A server of one revision is not that of another."""
+        revisions = "".join(
+            f'revisions {{\n name = "{name}"\n traffic_percent = 50\n servers = [{{ url = "http://192.0.2.1" }}]\n }}\n'
+            for name in ("v1", "v2")
+        )
+        self.begin()
+        self.dialogue.reload(self.describe(self.CHECK, servers=()).replace("load_balancer", f"{revisions} load_balancer", 1))
+        self.tell(1, False, revision="v2")
+        rows = self.snapshot()["gauges"]["backends"]
+        self.assertEqual([(row["revision"], row["up"]) for row in rows], [("v1", True), ("v2", False)])
+        self.exchange()
+        self.assertEqual(self.snapshot()["revisions"], [["app", "v1", 1]])
+
+    def test_same_server_twice(self):
+        """What is said of a server is said of all its listings."""
+        self.talk(self.CHECK, servers=(1, 1, 2))
+        self.tell(1, False)
+        rows = self.snapshot()["gauges"]["backends"]
+        self.assertEqual([(row["url"][-1], row["turn"], row["up"]) for row in rows], [("1", 1, False), ("1", 2, False), ("2", 1, True)])
+
+    def test_two_verdicts(self):
+        """What probes see and what real requests see do not overwrite each other: a server is used when both are content."""
+        self.talk(self.CHECK, "passive_health {\n consecutive_errors = 1\n recovery_secs = 10\n }")
+        failed = self.ask()
+        self.dialogue.say(failed, response("503 x", "Content-Length: 0"))
+        self.dialogue.hear(self.client)
+        ejected = [number for number, state in self.states().items() if state[1] == "ejected"]
+        self.assertEqual(len(ejected), 1)
+        self.tell(ejected[0], False)
+        self.assertEqual(self.states()[ejected[0]][:2], (False, "unhealthy, ejected"))
+        self.tell(ejected[0], True)
+        self.assertEqual(self.states()[ejected[0]][:2], (False, "ejected"))
+        self.dialogue.reactor.advance(11)
+        self.assertEqual(self.states()[ejected[0]][:2], (True, "half-open"))
+        self.assertEqual([row[3] for row in self.snapshot()["backends"]].count(1), 1)
+
+    def test_kept(self):
+        """A verdict and its reason outlive a reload that changes anything but the health check."""
+        self.talk(self.CHECK)
+        self.tell(1, False)
+        for text in [
+            self.describe(self.CHECK),
+            self.describe(self.CHECK, 'sticky { cookie = "a" }'),
+            self.describe(self.CHECK).replace('192.0.2.1"', '192.0.2.1", weight = 5'),
+            self.describe(self.CHECK, servers=(1, 2, 3)),
+        ]:
+            self.dialogue.reload(text)
+            self.assertEqual(self.states()[1], self.UNHEALTHY)
+        self.dialogue.reload(self.describe('health_check { path = "/other" }'))
+        self.assertEqual(self.states()[1], self.USABLE)
+
+    def test_told_again(self):
+        """When the other rules of judging change, the verdict stays, and its reason comes back when it is said again."""
+        self.talk(self.CHECK)
+        self.tell(1, False)
+        self.dialogue.reload(self.describe(self.CHECK, "passive_health {}"))
+        self.assertEqual(self.states()[1], (False, "unhealthy", ""))
+        self.tell(1, False)
+        self.assertEqual(self.states()[1], self.UNHEALTHY)
+        self.tell(1, False, "something else")
+        self.assertEqual(self.states()[1], self.UNHEALTHY)
+
+    def test_waiting(self):
+        """Who waits for a server is served when one is healthy again, and never by an unhealthy one, not even during a reload."""
+        scaling = "scaling { buffer_enabled = true }\n load_balancer"
+        before, after = (
+            self.describe(self.CHECK, *settings, servers=[1]).replace("load_balancer", scaling, 1)
+            for settings in ((), ("passive_health {}",))
+        )
+        self.begin()
+        self.dialogue.reload(before)
+        self.tell(1, False)
+        self.dialogue.say(self.client, request())
+        (row,) = self.snapshot()["gauges"]["services"]
+        self.assertEqual((row["waiting"], row["in_use"]), (1, 0))
+        self.dialogue.reload(after)
+        self.assertEqual(self.dialogue.backends, [])
+        self.tell(1, True)
+        backend = self.dialogue.backend()
+        self.dialogue.hear(backend)
+        self.dialogue.say(backend, OK)
+        self.assertTrue(self.dialogue.hear(self.client).endswith(b"ok"))
 
 
 class DrainTests(CarrierCase):

@@ -336,6 +336,72 @@ class ReloadTests(GatewayCase):
         self.failureResultOf(gateway.reload(self.load()), RuntimeError)
 
 
+class HealthTests(GatewayCase):
+    """
+    Servers are probed as long as the gateway runs.
+    """
+
+    def setUp(self):
+        super().setUp()
+        self.server, (_, port) = self.listen()
+        check = 'health_check {\n protocol = "tcp"\n interval = "10ms"\n unhealthy_threshold = 1\n }'
+        text = CONFIG.replace('127.0.0.1:9"', f'127.0.0.1:{port}"')
+        self.text = text.replace("load_balancer { ", f"load_balancer {{\n {check}\n ").replace("] }\n", "]\n }\n")
+
+    def states(self):
+        done = GatewayView(self.gateway, self.gateway._carrier).services()
+        return [backend["state"] for backend in self.successResultOf(done)[0]["backends"]]
+
+    def wait_for(self, *states):
+        self.turn_until(lambda: self.states() == list(states))
+
+    def test_probed(self):
+        """Who does not answer is not used, and the API and the metrics say why."""
+        self.run_gateway(self.text)
+        self.wait_for("usable", "unhealthy")
+        (service,) = self.get("/api/gateway/services")[1]
+        self.assertEqual([backend["healthy"] for backend in service["backends"]], [True, False])
+        self.assertEqual(service["backends"][1]["reason"], "unhealthy: 1 probe in a row failed, at last: connect-refused")
+        page = self.successResultOf(self.gateway.metrics())
+        self.assertIn('gateway_backend_up{service="app",backend="http://127.0.0.1:10"} 0\n', page)
+        self.assertIn('gateway_backend_health{service="app",backend="http://127.0.0.1:10",verdict="active"} 0\n', page)
+        self.server.close()
+        self.wait_for("unhealthy", "unhealthy")
+
+    def test_reload(self):
+        """A reload keeps what was found, probes what is new, and stops when there is nothing to probe."""
+        gateway = self.run_gateway(self.text)
+        self.wait_for("usable", "unhealthy")
+        more = self.text.replace("load_balancer {", "load_balancer {\n passive_health {}\n").replace("servers = [", self.ALSO)
+        self.successResultOf(gateway.reload(self.load(more)))
+        self.assertEqual(self.states(), ["usable", "usable", "unhealthy"])
+        reason = self.successResultOf(GatewayView(gateway, gateway._carrier).services())[0]["backends"][2]["reason"]
+        self.assertIn("connect-refused", reason)
+        self.wait_for("unhealthy", "usable", "unhealthy")
+        self.successResultOf(gateway.reload(self.load(CONFIG)))
+        self.assertEqual(self.states(), ["usable", "usable"])
+        self.assertEqual(repr(gateway._prober), "<Prober 0 servers, 0 unhealthy>")
+
+    ALSO = 'servers = [{ url = "http://127.0.0.1:11" }, '
+
+    def test_failed_reload(self):
+        """A configuration that comes to nothing leaves the probes as they are."""
+        gateway = self.run_gateway(self.text)
+        self.wait_for("usable", "unhealthy")
+        self.failureResultOf(gateway.reload(self.load(self.in_use())), AssemblyError)
+        self.assertEqual(self.states(), ["usable", "unhealthy"])
+        self.server.close()
+        self.wait_for("unhealthy", "unhealthy")
+
+    def test_end(self):
+        """Probing ends when the gateway begins to stop."""
+        gateway = self.run_gateway(self.text)
+        self.wait_for("usable", "unhealthy")
+        done = gateway.shutdown()
+        self.assertEqual(repr(gateway._prober), "<Prober 0 servers, 0 unhealthy>")
+        self.turn_until(lambda: done.called)
+
+
 class ViewTests(GatewayCase):
     """
     What the gateway shows of itself.
@@ -380,12 +446,70 @@ class ViewTests(GatewayCase):
                 "strategy": "round-robin",
                 "backends_total": 2,
                 "backends_healthy": 2,
-                "backends": [
-                    {"url": "http://127.0.0.1:9", "weight": 2, "healthy": True, "active_connections": 0},
-                    {"url": "http://127.0.0.1:10", "weight": 1, "healthy": True, "active_connections": 0},
-                ],
+                "waiting": None,
+                "in_use": None,
+                "failovers": 0,
+                "retries": 0,
+                "revisions": [],
+                "backends": [self.server("http://127.0.0.1:9", weight=2), self.server("http://127.0.0.1:10")],
             },
         )
+
+    def server(self, url, **changes):
+        return {
+            "url": url,
+            "revision": None,
+            "weight": 1,
+            "healthy": True,
+            "state": "usable",
+            "reason": "",
+            "active_connections": 0,
+            **changes,
+        }
+
+    REVISED = """
+    services "app" {
+      revisions {
+        name            = "v1"
+        traffic_percent = 70
+        servers         = [{ url = "http://127.0.0.1:9" }, { url = "http://127.0.0.1:10", state = "drain" }]
+      }
+      revisions {
+        name            = "v2"
+        traffic_percent = 30
+        strategy        = "random"
+        servers         = [{ url = "http://127.0.0.1:9", weight = 3 }]
+      }
+      scaling { container_concurrency = 5 }
+    }
+    """
+
+    def test_revisions(self):
+        """All servers of all revisions are shown, with the revision they belong to, and the revisions with their shares."""
+        self.run_gateway(CONFIG[: CONFIG.index("services")] + self.REVISED + CONFIG[CONFIG.index("observability") :])
+        (service,) = self.get("/api/gateway/services")[1]
+        self.assertEqual((service["backends_total"], service["backends_healthy"]), (3, 2))
+        self.assertEqual((service["waiting"], service["in_use"]), (0, 0))
+        self.assertEqual(
+            service["revisions"],
+            [
+                {"name": "v1", "traffic_percent": 70, "strategy": "round-robin"},
+                {"name": "v2", "traffic_percent": 30, "strategy": "random"},
+            ],
+        )
+        expected = [
+            self.server("http://127.0.0.1:9", revision="v1"),
+            self.server("http://127.0.0.1:10", revision="v1", healthy=False, state="draining"),
+            self.server("http://127.0.0.1:9", revision="v2", weight=3),
+        ]
+        self.assertEqual(service["backends"], expected)
+        self.assertEqual(self.get("/api/gateway/backends")[1], [{"service": "app", **row} for row in expected])
+
+    def test_services_before_the_start(self):
+        """A gateway that runs nothing yet shows its services, without servers."""
+        gateway = self.make()
+        (service,) = self.successResultOf(GatewayView(gateway, gateway._carrier).services())
+        self.assertEqual((service["name"], service["backends"], service["failovers"]), ("app", [], 0))
 
     def test_version_and_config(self):
         """The version and the running configuration are shown."""

@@ -108,6 +108,20 @@ class ServiceTests(SynchronousTestCase):
         self.check(_service("s", revisions + rollout % ("v1", "v9")), "'to' revision \"v9\" not found")
         self.check(_service("s", revisions + rollout % ("v2", "v2")), 'rollout of service "s" goes from "v2" to itself')
 
+    def test_health_check(self):
+        """
+        A health check over HTTP has a path, and no headers that it could not send.
+        """
+        whole = 'load_balancer {\n servers = [{ url = "http://a" }]\n health_check {\n %s\n }\n }'
+        self.check(_service("s", servers=whole % 'path = "/"\n headers = { Authorization = "x", X-Host = "y" }'))
+        self.check(_service("s", servers=whole % 'protocol = "tcp"'))
+        self.check(_service("s", servers=whole % ""), 'services.s.load_balancer.health_check lacks "path"')
+        self.check(
+            _service("s", servers=whole % 'path = "/"\n headers = { Host = "a", content_length = "1" }'),
+            'gw.hcl:7:21: services.s.load_balancer.health_check.headers.Host is for the gateway to set; write host = "…" beside headers',
+            "services.s.load_balancer.health_check.headers.content_length is for the gateway to set; leave it out",
+        )
+
     def test_upstream_tls(self):
         """
         A certificate for servers comes with its key.

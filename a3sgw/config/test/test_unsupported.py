@@ -46,6 +46,7 @@ class UnsupportedTests(SynchronousTestCase):
               load_balancer {
                 strategy = "round-robin"
                 servers = [{ url = "http://a", weight = 3 }, { url = "unix:/run/a" }]
+                health_check { path = "/" }
               }
               timeouts { connect = "1s" }
               connection_pool { max_connections = 5 }

@@ -1,0 +1,3 @@
+"""
+Probes of servers, which decide who is healthy. Floor 4.
+"""
