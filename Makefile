@@ -42,7 +42,7 @@ bench: $(VENV)/.stamp-run $(VENV)/.stamp-peers
 	$(BIN)/python -m contrib.bench
 
 docs: $(VENV)/.stamp-run
-	$(BIN)/python -m a3sgw.config.reference > docs/configuration.md
+	$(BIN)/a3s-gateway reference > docs/configuration.md
 
 clean:
 	rm -rf build dist *.egg-info _trial_temp* .mypy_cache .ruff_cache .hypothesis twisted/plugins/dropin.cache

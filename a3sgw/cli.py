@@ -30,20 +30,24 @@ __all__ = ["main", "parse", "run"]
 _PROGRAM = "a3s-gateway"
 _DISTRIBUTION = "a3s-gateway"
 
-# Which options each command takes; anything else given to it would be ignored, and is refused instead.
+# Which options, and which further word, each command takes; anything else given to it would be ignored, and is refused instead.
 _TAKES = {
     None: {"config", "listen", "log_level"},
     "validate": {"config", "format"},
     "demo": {"listen", "log_level"},
+    "middlewares": {"name"},
+    "reference": set(),
     "update": set(),
 }
 
 _EPILOG = """\
 commands:
-  (none)    run the gateway
-  validate  check a configuration and say what is in it (--config, --format)
-  demo      run a sample configuration with two small backends inside (--listen, --log-level)
-  update    say how to update
+  (none)              run the gateway
+  validate            check a configuration and say what is in it (--config, --format)
+  demo                run a sample configuration with two small backends inside (--listen, --log-level)
+  middlewares [TYPE]  list the types of middlewares there are, those of plugins too; or explain one of them
+  reference           print the configuration reference
+  update              say how to update
 
 signals:
   TERM, INT  stop accepting, let what is in flight end, exit; a second one exits at once
@@ -57,7 +61,7 @@ name parts, as in "warn,a3sgw.proxy=debug".
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """
-    Return what the command line asks for: `command` (`None` means run), `config`, `listen`, `log_level` and `format`.
+    Return what the command line asks for: `command` (`None` means run), the `name` behind it, `config`, `listen`, `log_level` and `format`.
 
     Options may stand before or after the command; of repeated ones the last counts. Exits with 2 and a message if it makes no sense.
     """
@@ -72,6 +76,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("command", nargs="?", help=argparse.SUPPRESS)
+    parser.add_argument("name", nargs="?", help=argparse.SUPPRESS)
     parser.add_argument("-c", "--config", metavar="FILE", help="the configuration (default: gateway.hcl)")
     parser.add_argument("-l", "--listen", metavar="IP:PORT", help="the address of the entrypoint web, whatever the configuration says")
     parser.add_argument("--log-level", metavar="LEVEL", choices=LEVELS, help=f"{', '.join(LEVELS)} (default: info)")
@@ -87,8 +92,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error(f"there is no command '{command}'; commands are {names}, and a configuration is named with --config FILE")
     for name in sorted(given.keys() - _TAKES[command]):
         place = f"'{command}'" if command is not None else "running the gateway"
-        parser.error(f"--{name.replace('_', '-')} has no effect on {place}")
-    defaults = {"config": None, "listen": None, "log_level": "info", "format": "text"}
+        word = f"'{given[name]}'" if name == "name" else f"--{name.replace('_', '-')}"
+        parser.error(f"{word} has no effect on {place}")
+    defaults = {"name": None, "config": None, "listen": None, "log_level": "info", "format": "text"}
     return argparse.Namespace(command=command, **{**defaults, **given})
 
 
@@ -115,6 +121,10 @@ def run(arguments: Sequence[str], environ: Mapping[str, str], stdout: TextIO, st
     options = parse(arguments)
     if options.command == "validate":
         return _validate(options, environ, stdout, stderr)
+    if options.command == "middlewares":
+        return _middlewares(options.name, stdout, stderr)
+    if options.command == "reference":
+        return _reference(stdout)
     if options.command == "update":
         return _update(stdout)
     return _serve(options, environ, stdout, stderr)
@@ -141,6 +151,47 @@ def _validate(options: argparse.Namespace, environ: Mapping[str, str], stdout: T
         stderr.write(complaints(path, loaded))
         stdout.write(report(path, loaded))
     return 1 if loaded.problems or loaded.config is None else 0
+
+
+# -- middlewares and reference --------------------------------------------------------------------------------------------------------
+
+
+def _middlewares(name: str | None, stdout: TextIO, stderr: TextIO) -> int:
+    """
+    List the types of middlewares, or explain the one called `name`.
+    """
+    from a3sgw.config.reference import first_sentence, render_middleware
+    from a3sgw.config.wording import Suggester
+    from a3sgw.middleware.catalog import CatalogError, find_catalog
+
+    try:
+        catalog = find_catalog()
+    except CatalogError as error:
+        return _complain(stderr, str(error))
+    for fault in catalog.faults:
+        _complain(stderr, f"warning: {fault}")
+    if name is None:
+        width = max(map(len, catalog.factories))
+        for type_name, cls in catalog.config_classes.items():
+            stdout.write(f"{type_name:<{width}}  {first_sentence(cls)} ({catalog.origin(type_name)})\n")
+        return 0
+    found = catalog.config_classes.get(name)
+    if found is None:
+        hint = Suggester().hint(name, catalog.factories) or "; `a3s-gateway middlewares` lists those that there are"
+        return _complain(stderr, f'there is no type of middleware called "{name}"{hint}')
+    stdout.write(render_middleware(found))
+    return 0
+
+
+def _reference(stdout: TextIO) -> int:
+    """
+    Print the configuration reference, with the middlewares that are built in: what plugins bring is documented by them.
+    """
+    from a3sgw.config.reference import render
+    from a3sgw.middleware.catalog import BUILT_IN
+
+    stdout.write(render(factory.config_class for factory in BUILT_IN))
+    return 0
 
 
 # -- update ---------------------------------------------------------------------------------------------------------------------------

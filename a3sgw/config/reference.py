@@ -1,8 +1,8 @@
 """
 Write the configuration reference from the model.
 
-`make docs` makes `docs/configuration.md` anew. The tables come from the declarations in the model, the
-introductions of blocks from the docstrings of their classes, and only the chapter on the language stands here.
+`a3s-gateway reference` prints the page, and `make docs` puts it into `docs/configuration.md`. The tables come from the declarations in the
+model, the introductions of blocks from the docstrings of their classes, and only the chapter on the language stands here.
 """
 
 # The page uses dashes that ruff takes for mistyped hyphens.
@@ -19,7 +19,7 @@ from a3sgw.config.kinds import Duration
 from a3sgw.config.model import GatewayConfig
 from a3sgw.config.setting import REQUIRED, ListKind, NamedKind, ObjectKind, ObjectListKind, ScalarKind, Setting, settings_of
 
-__all__ = ["render", "render_middleware"]
+__all__ = ["first_sentence", "render", "render_middleware"]
 
 _INTRODUCTION = """\
 # Configuration reference
@@ -121,6 +121,15 @@ def render_middleware(cls: type) -> str:
     return "\n".join(_sections(cls, _named_path("middlewares", cls), set(), True, ())).rstrip("\n") + "\n"
 
 
+def first_sentence(cls: type) -> str:
+    """
+    Return what a configuration class is for, in one line.
+    """
+    paragraph = " ".join((inspect.getdoc(cls) or "There is no description.").partition("\n\n")[0].split())
+    sentence, stop, _ = paragraph.partition(". ")
+    return f"{sentence}." if stop else paragraph
+
+
 def _sections(cls: type, path: str, done: set[type], runs: bool, middleware_types: tuple[type, ...]) -> Iterator[str]:
     """
     Give the section of one class, then those of the blocks in it. A class that stands in several places is explained once.
@@ -128,7 +137,7 @@ def _sections(cls: type, path: str, done: set[type], runs: bool, middleware_type
     done.add(cls)
     mark = "" if runs else " ⏳"
     yield f"### {f'`{path}`' if path else 'Top level'}{mark}\n"
-    yield f"{inspect.getdoc(cls)}\n"
+    yield f"{inspect.getdoc(cls) or 'There is no description.'}\n"
     settings = settings_of(cls)
     if settings:
         yield _table(settings)
@@ -156,7 +165,9 @@ def _named_path(place: str, cls: type) -> str:
 
 def _typed_introduction(place: str) -> str:
     return (
-        f'### `{place} "NAME"`\n\nEvery middleware has the attribute `type`, which is required and decides what else it has.\n'
+        f'### `{place} "NAME"`\n\nEvery middleware has the attribute `type`, which is required and decides what else it has. In what order '
+        "requests and responses pass them is told in [middlewares.md](middlewares.md), how to write further types in "
+        "[plugins.md](plugins.md).\n"
     )
 
 

@@ -1,19 +1,20 @@
 """
 Every type of middleware there is: the gateway's own, in one tuple, and those of installed plugins.
 
-A plugin provides `IMiddlewareFactory` under `a3sgw.plugins`, as plugins of Twisted do. Nobody registers anything by being imported.
+A plugin provides `IMiddlewareFactory` under `a3sgw.plugins`, as plugins of Twisted do; see docs/plugins.md. Nobody registers anything by
+being imported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
 import attrs
-from twisted.logger import Logger
-from twisted.plugin import getPlugins
 
-from a3sgw import plugins
+from a3sgw.config.setting import settings_of
+from a3sgw.dropins import NO_DROPINS, CatalogError, Dropins, Providers, gather, installed_dropins
 from a3sgw.interfaces import IMiddlewareFactory
 from a3sgw.middleware import (
     add_prefix,
@@ -41,7 +42,7 @@ from a3sgw.middleware import (
     tcp_filter,
 )
 
-__all__ = ["BUILT_IN", "Catalog", "find_catalog"]
+__all__ = ["BUILT_IN", "Catalog", "CatalogError", "find_catalog"]
 
 BUILT_IN: Final[tuple[IMiddlewareFactory, ...]] = (
     api_key.factory,
@@ -70,38 +71,31 @@ BUILT_IN: Final[tuple[IMiddlewareFactory, ...]] = (
 )
 """In the order of the reference."""
 
-_log = Logger()
 
-
-class CatalogError(Exception):
-    """
-    Two plugins, or a plugin and the gateway, have a type of the same name, or a plugin's class cannot be a configuration.
-    """
-
-
-@attrs.frozen
-class Catalog:
+class Catalog(Providers[IMiddlewareFactory]):
     """
     Factories by type.
     """
 
-    factories: Mapping[str, IMiddlewareFactory]
-
     @classmethod
-    def of(cls, factories: Iterable[IMiddlewareFactory]) -> Catalog:
+    def of(cls, factories: Iterable[IMiddlewareFactory], dropins: Dropins = NO_DROPINS) -> Catalog:
         """
-        Return the catalog of `factories`. Raises `CatalogError` for a name that is given twice.
+        Return the catalog of `factories` and of those in `dropins`. Raises `CatalogError` for a type that is given twice, and for a class
+        that is no configuration.
         """
-        found: dict[str, IMiddlewareFactory] = {}
-        for factory in factories:
-            other = found.setdefault(factory.type_name, factory)
-            if other is not factory:
-                raise CatalogError(
-                    f'two factories provide the middleware type "{factory.type_name}": {other!r} and {factory!r}; uninstall one of them'
-                )
-            if not attrs.has(factory.config_class):
-                raise CatalogError(f'the middleware type "{factory.type_name}" has a config_class that is no attrs class: {factory!r}')
-        return cls(found)
+        found = gather("middleware type", factories, dropins, IMiddlewareFactory, lambda factory: factory.type_name)
+        for name, factory in found.by_name.items():
+            fault = _fault_of(factory)
+            if fault:
+                raise CatalogError(f'the config_class of the middleware type "{name}" {fault}: {found.describe(name)}')
+        return cls(found.by_name, found.plugins, found.faults)
+
+    @property
+    def factories(self) -> Mapping[str, IMiddlewareFactory]:
+        """
+        What there is, by type.
+        """
+        return self.by_name
 
     @property
     def config_classes(self) -> dict[str, type]:
@@ -111,8 +105,26 @@ class Catalog:
         return {name: factory.config_class for name, factory in self.factories.items()}
 
 
+def _fault_of(factory: IMiddlewareFactory) -> str:
+    """
+    Return why the configuration class of `factory` cannot be decoded; nothing if it can.
+    """
+    cls: Any = factory.config_class
+    if not attrs.has(cls):
+        return "is no attrs class"
+    if getattr(cls, "type", None) != factory.type_name:
+        return f"has the type {getattr(cls, 'type', None)!r}; both must say the same"
+    fields = {field.name: field for field in attrs.fields(cls)}
+    declared = {each.attribute for each in settings_of(cls)}
+    if "name" not in fields or "name" in declared:
+        return "has no `name: str = label()`"
+    strange = [name for name, field in fields.items() if name not in declared and name != "name" and field.default is attrs.NOTHING]
+    return f"has attributes that are not declared with `setting`: {', '.join(strange)}" if strange else ""
+
+
+@cache
 def find_catalog() -> Catalog:
     """
-    Return the catalog of all built-in types and those of plugins that are installed now.
+    Return the catalog of all built-in types and those of plugins, which are looked for once in the life of a process.
     """
-    return Catalog.of([*BUILT_IN, *getPlugins(IMiddlewareFactory, plugins)])
+    return Catalog.of(BUILT_IN, installed_dropins())

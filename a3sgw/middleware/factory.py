@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from a3sgw.interfaces import IMiddlewareFactory
@@ -15,10 +16,10 @@ from a3sgw.middleware.surroundings import Surroundings
 __all__ = ["MiddlewareFactory"]
 
 
-@implementer(IMiddlewareFactory)
+@implementer(IPlugin, IMiddlewareFactory)
 class MiddlewareFactory:
     """
-    Builds `middleware(config, surroundings)` for each configured block of type `config_class.type`.
+    Builds `middleware(config, surroundings)` for each configured block of type `config_class.type`. Can be what a plugin module provides.
     """
 
     def __init__(self, config_class: Any, middleware: Callable[[Any, Surroundings], Any]) -> None:

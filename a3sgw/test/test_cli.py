@@ -9,6 +9,8 @@ from io import StringIO
 
 from a3sgw._version import __version__
 from a3sgw.cli import parse, run
+from a3sgw.config.reference import render
+from a3sgw.middleware.catalog import BUILT_IN
 from a3sgw.test.test_source import VALID, DirectoryCase
 
 
@@ -30,7 +32,7 @@ class ParseTests(DirectoryCase):
         """
         Options may stand before or after the command, in their short and long forms; the later one counts.
         """
-        nothing = {"command": None, "config": None, "listen": None, "log_level": "info", "format": "text"}
+        nothing = {"command": None, "name": None, "config": None, "listen": None, "log_level": "info", "format": "text"}
         cases = [
             ("", {}),
             ("--config a.hcl", {"config": "a.hcl"}),
@@ -43,6 +45,9 @@ class ParseTests(DirectoryCase):
             ("-c a.hcl validate --format json", {"command": "validate", "config": "a.hcl", "format": "json"}),
             ("demo", {"command": "demo"}),
             ("--listen :81 demo --log-level warn", {"command": "demo", "listen": ":81", "log_level": "warn"}),
+            ("middlewares", {"command": "middlewares"}),
+            ("middlewares cors", {"command": "middlewares", "name": "cors"}),
+            ("reference", {"command": "reference"}),
             ("update", {"command": "update"}),
         ]
         for line, changes in cases:
@@ -61,7 +66,11 @@ class ParseTests(DirectoryCase):
             ("gateway.hcl", "gateway.hcl"),
             ("validate --format xml", "xml"),
             ("--format json", "--format has no effect on running the gateway"),
-            ("validate demo", "demo"),
+            ("validate demo", "'demo' has no effect on 'validate'"),
+            ("validate gateway.hcl", "gateway.hcl"),
+            ("middlewares cors headers", "headers"),
+            ("middlewares --config a.hcl", "--config has no effect on 'middlewares'"),
+            ("reference cors", "'cors' has no effect on 'reference'"),
             ("--listen :80 validate", "--listen has no effect on 'validate'"),
             ("validate --log-level info", "--log-level has no effect on 'validate'"),
             ("demo --config a.hcl", "--config has no effect on 'demo'"),
@@ -85,7 +94,9 @@ class ParseTests(DirectoryCase):
         """
         code, out, _ = self.exit_of("--help")
         self.assertEqual(code, 0)
-        for word in ("validate", "demo", "update", "--config", "--listen", "--log-level", "--version", "HUP", "A3S_LOG"):
+        for word in ("validate", "demo", "middlewares", "reference", "update"):
+            self.assertIn(f"\n  {word} ", out)
+        for word in ("--config", "--listen", "--log-level", "--version", "HUP", "A3S_LOG"):
             self.assertIn(word, out)
 
 
@@ -172,6 +183,53 @@ class ValidateTests(CommandCase):
         self.assertEqual(code, 1)
         self.assertIn("GATEWAY_PORT", err)
         self.assertEqual(self.run_line("validate", GATEWAY_PORT="8080")[0], 0)
+
+
+class MiddlewaresTests(CommandCase):
+    """
+    `a3s-gateway middlewares` and `a3s-gateway reference`.
+    """
+
+    def test_list(self):
+        """
+        Every type has a line: its name, what it is for, and where it comes from.
+        """
+        code, out, err = self.run_line("middlewares")
+        self.assertEqual((code, err), (0, ""))
+        lines = out.splitlines()
+        self.assertEqual([line.split()[0] for line in lines[: len(BUILT_IN)]], [factory.type_name for factory in BUILT_IN])
+        for line in lines[: len(BUILT_IN)]:
+            self.assertRegex(line, r"^[a-z-]+ +[A-Z].*[.] \(built in\)$")
+        width = len(lines[0]) - len(lines[0].split(maxsplit=1)[1])
+        self.assertEqual({line[width - 2 : width] for line in lines if not line.startswith("rate-limit-redis")}, {"  "})
+
+    def test_one(self):
+        """
+        A type is explained as in the reference, with its attributes and an example.
+        """
+        code, out, err = self.run_line("middlewares strip-prefix")
+        self.assertEqual((code, err), (0, ""))
+        self.assertTrue(out.startswith('### `middlewares "NAME" { type = "strip-prefix" }`\n'), out)
+        for part in ("| Attribute | Type | Default | Meaning |", "| `prefixes` |", "```hcl\nmiddlewares "):
+            self.assertIn(part, out)
+        self.assertIn(out, self.run_line("reference")[1])
+
+    def test_unknown(self):
+        """
+        A type that does not exist gives 1, and a guess what was meant or how to find out.
+        """
+        for name, hint in (("strip-prefx", '; did you mean "strip-prefix"?'), ("zzz", "; `a3s-gateway middlewares` lists those")):
+            code, out, err = self.run_line(f"middlewares {name}")
+            self.assertEqual((code, out), (1, ""))
+            self.assertIn(f'a3s-gateway: there is no type of middleware called "{name}"{hint}', err)
+
+    def test_reference(self):
+        """
+        The reference is the page that `make docs` writes, with the types that are built in.
+        """
+        code, out, err = self.run_line("reference")
+        self.assertEqual((code, err), (0, ""))
+        self.assertEqual(out, render(factory.config_class for factory in BUILT_IN))
 
 
 class UpdateTests(CommandCase):

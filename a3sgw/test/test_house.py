@@ -21,6 +21,7 @@ FLOORS = {
     0.0: {"__init__", "_version", "address", "errors", "interfaces", "message", "refusal"},
     1.0: {"config", "policy", "route", "wire"},
     1.5: {"plugins"},
+    1.75: {"dropins"},
     2.0: {"middleware", "observe", "service"},
     3.0: {"net"},
     3.5: {"proxy"},
@@ -79,6 +80,9 @@ def read_modules() -> list[Module]:
     """
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
+        if path.parent == PACKAGE / "plugins" and path.name != "__init__.py":
+            # Somebody else's, installed beside us.
+            continue
         parts = ["a3sgw", *path.relative_to(PACKAGE).with_suffix("").parts]
         if parts[-1] == "__init__":
             parts.pop()

@@ -2,10 +2,17 @@
 Tests of the plain factory, of what middlewares are built with, and of the catalog.
 """
 
+import types
+
 import attrs
+from twisted.plugin import IPlugin
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from a3sgw.config.kinds import NAME
+from a3sgw.config.setting import label, setting
+from a3sgw.dropins import Dropins, Fault
+from a3sgw.errors import AssemblyError
 from a3sgw.interfaces import IDestination, IMiddlewareFactory, IOutbound
 from a3sgw.middleware.catalog import BUILT_IN, Catalog, CatalogError, find_catalog
 from a3sgw.middleware.factory import MiddlewareFactory
@@ -22,6 +29,13 @@ class PlainConfig:
     name: str = "x"
 
 
+def factory_of(cls):
+    """
+    Return a factory that builds nothing.
+    """
+    return MiddlewareFactory(cls, lambda config, surroundings: None)
+
+
 class FactoryTests(SynchronousTestCase):
     """
     `MiddlewareFactory` is what most types need.
@@ -31,6 +45,7 @@ class FactoryTests(SynchronousTestCase):
         """A factory provides its interface, and so does every built-in one."""
         for factory in (MiddlewareFactory(PlainConfig, lambda config, surroundings: None), *BUILT_IN):
             verifyObject(IMiddlewareFactory, factory)
+            verifyObject(IPlugin, factory)
             self.assertEqual(factory.type_name, factory.config_class.type)
 
     def test_build(self):
@@ -68,10 +83,82 @@ class CatalogTests(SynchronousTestCase):
         self.assertEqual(list(Catalog.of([plain[0], plain[0]]).factories), ["plain"])
 
     def test_odd_class(self):
-        """A configuration class that cannot be decoded is refused."""
+        """A configuration class that cannot be decoded is refused, with the reason."""
 
         class Odd:
             type = "odd"
 
-        error = self.assertRaises(CatalogError, Catalog.of, [MiddlewareFactory(Odd, lambda config, surroundings: None)])
-        self.assertIn("attrs", str(error))
+        @attrs.frozen
+        class Renamed:
+            type = "renamed"
+            name: str = label()
+
+        @attrs.frozen
+        class Nameless:
+            type = "nameless"
+
+        @attrs.frozen
+        class Labelled:
+            type = "labelled"
+            name: str = setting(NAME, "A name of its own.")
+
+        @attrs.frozen
+        class Undeclared:
+            type = "undeclared"
+            name: str = label()
+            size: int
+            colour: str = "red"
+
+        renamed = MiddlewareFactory(Renamed, lambda config, surroundings: None)
+        renamed.type_name = "other"
+        for factory, reason in (
+            (factory_of(Odd), "is no attrs class"),
+            (renamed, "has the type 'renamed'; both must say the same"),
+            (factory_of(Nameless), "has no `name: str = label()`"),
+            (factory_of(Labelled), "has no `name: str = label()`"),
+            (factory_of(Undeclared), "has attributes that are not declared with `setting`: size:"),
+        ):
+            error = self.assertRaises(CatalogError, Catalog.of, [factory])
+            self.assertIn(f'the config_class of the middleware type "{factory.type_name}" {reason}', str(error))
+
+    def test_start_error(self):
+        """Whoever starts a gateway takes a faulty catalog as any other reason not to start."""
+        self.assertTrue(issubclass(CatalogError, AssemblyError))
+
+
+class PluginTests(SynchronousTestCase):
+    """
+    Plugins bring further types.
+    """
+
+    def dropins(self, *factories, faults=()):
+        """
+        Return the plugin module `a3sgw.plugins.shop` with these factories.
+        """
+        module = types.ModuleType("a3sgw.plugins.shop")
+        module.__dict__.update({f"factory{number}": factory for number, factory in enumerate(factories)})
+        return Dropins(((module, "/site/a3sgw/plugins/shop.py"),), faults)
+
+    def test_added(self):
+        """A plugin's type stands behind those that are built in, and it is known where each comes from."""
+        catalog = Catalog.of(BUILT_IN, self.dropins(factory_of(PlainConfig)))
+        self.assertEqual(list(catalog.factories), [*(factory.type_name for factory in BUILT_IN), "plain"])
+        self.assertIs(catalog.config_classes["plain"], PlainConfig)
+        self.assertEqual((catalog.origin("cors"), catalog.origin("plain")), ("built in", "/site/a3sgw/plugins/shop.py"))
+
+    def test_taken_name(self):
+        """A plugin whose type is built in is refused with its module and its file; one that shows a built-in factory again is not."""
+        again = factory_of(attrs.make_class("Again", {"name": label()}, class_body={"type": "cors"}))
+        error = self.assertRaises(CatalogError, Catalog.of, BUILT_IN, self.dropins(again))
+        for word in ('the middleware type "cors"', "of the gateway itself", "a3sgw.plugins.shop", "/site/a3sgw/plugins/shop.py"):
+            self.assertIn(word, str(error))
+        catalog = Catalog.of(BUILT_IN, self.dropins(*BUILT_IN[:2]))
+        self.assertEqual((len(catalog.factories), catalog.origin(BUILT_IN[0].type_name)), (len(BUILT_IN), "built in"))
+
+    def test_faults(self):
+        """What could not be imported is kept, to be said whenever a type is missed."""
+        fault = Fault("a3sgw.plugins.lost", "/site/a3sgw/plugins/lost.py", "cannot be imported: ImportError: no")
+        catalog = Catalog.of(BUILT_IN, self.dropins(faults=(fault,)))
+        self.assertEqual(catalog.faults, (fault,))
+        self.assertIn("the plugin module a3sgw.plugins.lost (/site/a3sgw/plugins/lost.py) cannot be imported", catalog.explain_missing())
+        self.assertEqual(Catalog.of(BUILT_IN).explain_missing(), "")
