@@ -259,9 +259,7 @@ class Carrier:
             door.drain()
             if not door.connections:
                 self._leaving.discard(door)
-        for service in old.services.values():
-            if new.services.get(service.name) is not service:
-                self._past.add(service)
+        self._past.add_replaced(old.services, new.services)
         retire_parts(old, new.parts)
         retain_series(self._metrics, new)
 
@@ -269,11 +267,8 @@ class Carrier:
         """
         Let the verdict of probes on a server take effect.
         """
-        known = None if self._generation is None else self._generation.services.get(service)
-        if known is not None:
-            for backend in known.backends:
-                if backend.url == url and backend.revision == revision:
-                    known.probed(backend, is_healthy, reason)
+        if self._generation is not None and service in self._generation.services:
+            self._generation.services[service].probed(revision, url, is_healthy, reason)
 
     # -- observation
 

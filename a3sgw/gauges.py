@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
+import attrs
+
 from a3sgw.assembly import Generation
 from a3sgw.interfaces import IStateSource
 from a3sgw.observe.metrics import Metrics
@@ -58,12 +60,14 @@ class PastCounts:
     def __init__(self) -> None:
         self._counts: dict[str, tuple[int, int]] = {}
 
-    def add(self, service: Service) -> None:
+    def add_replaced(self, old: Mapping[str, Service], new: Mapping[str, Service]) -> None:
         """
-        Keep the counts of a service that goes.
+        Keep the counts of the `old` services that are not among the `new` ones.
         """
-        failovers, retries = self.of(service.name)
-        self._counts[service.name] = (failovers + service.failovers, retries + service.retries)
+        for name, service in old.items():
+            if new.get(name) is not service:
+                failovers, retries = self.of(name)
+                self._counts[name] = (failovers + service.failovers, retries + service.retries)
 
     def of(self, name: str) -> tuple[int, int]:
         """
@@ -79,7 +83,8 @@ def service_gauges(services: Iterable[Service], past: PastCounts) -> list[Servic
     rows: list[ServiceGauge] = []
     for service in services:
         failovers, retries = past.of(service.name)
-        room = service.traits.room
+        traits = service.traits
+        room = traits.room
         rows.append(
             {
                 "service": service.name,

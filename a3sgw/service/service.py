@@ -254,21 +254,21 @@ class Service:
             self._set_timer(backend)
         self.refresh()
 
-    def probed(self, backend: Backend, is_healthy: bool, reason: str) -> None:
+    def probed(self, revision: str | None, url: str, is_healthy: bool, reason: str) -> None:
         """
-        Whoever probes the backend has changed its mind, or says once more what it thinks.
+        Whoever probes the servers with this URL has changed its mind, or says once more what it thinks.
         """
-        verdicts = backend.verdicts
-        probe = verdicts.probe
-        if probe is None:
-            return
         change = Transition(Change.HEALTHY if is_healthy else Change.UNHEALTHY, reason)
-        if probe.is_healthy == is_healthy:
-            # Known already, but a reload that changed the other rules has lost the reason.
-            verdicts.reason = verdicts.reason or str(change)
-            return
-        probe.is_healthy = is_healthy
-        self._tell(backend, change)
+        for backend in self.backends:
+            probe = backend.verdicts.probe
+            if probe is None or backend.url != url or backend.revision != revision:
+                continue
+            if probe.is_healthy == is_healthy:
+                # Known already, but a reload that changed the other rules has lost the reason.
+                backend.verdicts.reason = backend.verdicts.reason or str(change)
+            else:
+                probe.is_healthy = is_healthy
+                self._tell(backend, change)
         self.refresh()
 
     def refresh(self) -> None:

@@ -107,7 +107,8 @@ class OutageCase(MiddlewareCase):
         """
         Return how many retries the metrics know of.
         """
-        return self.snapshot()["retries"]["app"]
+        (app,) = [row for row in self.snapshot()["services"] if row["service"] == "app"]
+        return app["retries"]
 
     def state(self):
         (row,) = self.snapshot()["middlewares"]
