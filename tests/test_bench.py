@@ -378,6 +378,18 @@ class MicroTests(SynchronousTestCase):
         self.assertEqual(time_piece(piece, 3, clock=lambda: next(ticks)), [0.25, 0.25, 0.25])
         self.assertEqual(len(calls), 4 * 5)
 
+    def test_difference(self):
+        """
+        What a piece costs that cannot be called alone is the time with it, less the best time without it.
+        """
+        now = [0.0]
+
+        def work(given):
+            now[0] += given
+
+        piece = Piece("p", lambda: (work, [1.0, 1.5], lambda _: True), lambda: (work, [0.75, 0.25], lambda _: True))
+        self.assertEqual(time_piece(piece, 2, clock=lambda: now[0]), [0.75, 0.75])
+
     def test_wrong(self):
         """
         A piece that gives a wrong result is not timed.

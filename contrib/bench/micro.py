@@ -1,8 +1,7 @@
 """
 Time single pieces of the data path, without sockets: `python -m contrib.bench.micro`.
 
-Each piece is called with a thousand inputs that differ, as the requests of a gateway do, and is first seen to give the right answer. The
-processor time of the best of several repetitions counts, because noise only ever adds. A piece that cannot be set up in this checkout is
+How a piece is timed is in `piece`, those of middlewares are in `micro_middleware`. A piece that cannot be set up in this checkout is
 reported and left out, so that the command also serves older and younger ones.
 
 The figures are for comparing two states of the same piece on the same machine; what a whole request costs, only the bench itself tells.
@@ -15,28 +14,17 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from . import report
 from .cases import CASES, SMALL_BODY
+from .micro_middleware import MIDDLEWARE_PIECES
+from .piece import INPUTS, Piece, Prepared, time_piece
 
 __all__ = ["PIECES", "Piece", "main", "time_piece"]
-
-INPUTS = 1000
-
-
-@dataclass(frozen=True)
-class Piece:
-    """
-    One piece: `prepare` returns the function to time, its inputs, and what a result must satisfy.
-    """
-
-    name: str
-    prepare: Callable[[], tuple[Callable[[Any], Any], Sequence[Any], Callable[[Any], bool]]]
 
 
 def _request_head(host: str, path: str) -> Any:
@@ -53,27 +41,27 @@ def _table(rules: Sequence[str]) -> Any:
     return build_http_table([RouteSpec(f"r{number}", rule, None, number) for number, rule in enumerate(rules)])
 
 
-def _match_hosts(count: int) -> tuple[Callable[[Any], Any], Sequence[Any], Callable[[Any], bool]]:
+def _match_hosts(count: int) -> Prepared:
     chance = random.Random(count)
     table = _table([f"Host(`h{number}.bench.test`)" for number in range(count)])
     heads = [_request_head(f"h{chance.randrange(count)}.bench.test", f"/item/{turn}") for turn in range(INPUTS)]
     return table.match, heads, lambda found: found is not None
 
 
-def _match_prefixes(count: int) -> tuple[Callable[[Any], Any], Sequence[Any], Callable[[Any], bool]]:
+def _match_prefixes(count: int) -> Prepared:
     chance = random.Random(count)
     table = _table([f"PathPrefix(`/app{number}/`)" for number in range(count)])
     heads = [_request_head("bench.test", f"/app{chance.randrange(count)}/item/{turn}") for turn in range(INPUTS)]
     return table.match, heads, lambda found: found is not None
 
 
-def _match_nothing(count: int) -> tuple[Callable[[Any], Any], Sequence[Any], Callable[[Any], bool]]:
+def _match_nothing(count: int) -> Prepared:
     table = _table([f"Host(`h{number}.bench.test`) && PathPrefix(`/app`)" for number in range(count)])
     heads = [_request_head(f"h{turn % count}.other.test", f"/item/{turn}") for turn in range(INPUTS)]
     return table.match, heads, lambda found: found is None
 
 
-def _read_request() -> tuple[Callable[[Any], Any], Sequence[Any], Callable[[Any], bool]]:
+def _read_request() -> Prepared:
     from a3sgw.wire.http1 import RequestLimits, read_request_head
 
     limits = RequestLimits()
@@ -86,7 +74,7 @@ def _read_request() -> tuple[Callable[[Any], Any], Sequence[Any], Callable[[Any]
     return read, inputs, lambda result: result[0].host == b"bench.test" and result[0].method == b"GET"
 
 
-def _read_response() -> tuple[Callable[[Any], Any], Sequence[Any], Callable[[Any], bool]]:
+def _read_response() -> Prepared:
     from a3sgw.wire.http1 import read_response_head
 
     inputs = [
@@ -101,7 +89,7 @@ def _read_response() -> tuple[Callable[[Any], Any], Sequence[Any], Callable[[Any
     return read, inputs, lambda head: head.status == 200 and head.length == len(SMALL_BODY)
 
 
-def _canonical_path() -> tuple[Callable[[Any], Any], Sequence[Any], Callable[[Any], bool]]:
+def _canonical_path() -> Prepared:
     from a3sgw.wire.path import PathPolicy, canonical_path
 
     policy = PathPolicy()
@@ -133,7 +121,7 @@ def _records(metrics: Any) -> Iterator[Any]:
         record.head, record.route, record.backend, record.entrypoint = head, route, backend, entrypoint
         record.peer, record.protocol, record.scheme = b"127.0.0.1", b"HTTP/1.1", b"http"
         record.status = record.upstream_status = 200
-        record.passed, record.answered_by = 0, None
+        record.passed, record.answered_by, record.revision = 0, None, None
         record.attempts, record.bytes_received, record.bytes_sent = 1, 0, len(SMALL_BODY)
         record.started = number * 0.001
         record.leased = record.started + 0.0001
@@ -149,12 +137,12 @@ def _metrics() -> Any:
     return Metrics((0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0))
 
 
-def _count_metrics() -> tuple[Callable[[Any], Any], Sequence[Any], Callable[[Any], bool]]:
+def _count_metrics() -> Prepared:
     metrics = _metrics()
     return metrics.exchange_ended, list(_records(metrics)), lambda _: metrics.total_requests() > 0
 
 
-def _write_log(format: str) -> tuple[Callable[[Any], Any], Sequence[Any], Callable[[Any], bool]]:
+def _write_log(format: str) -> Prepared:
     from a3sgw.observe.accesslog import AccessLog
 
     batches: list[bytes] = []
@@ -180,31 +168,8 @@ PIECES = [
     Piece("observe: metrics", _count_metrics),
     Piece("observe: JSON access log line", lambda: _write_log("json")),
     Piece("observe: combined access log line", lambda: _write_log("combined")),
+    *MIDDLEWARE_PIECES,
 ]
-
-
-def time_piece(piece: Piece, repetitions: int, clock: Callable[[], float] = time.process_time) -> list[float]:
-    """
-    Return the seconds of one call in each repetition, in rising order. Raises `AssertionError` if a result is wrong.
-
-    The loop itself is part of it: some 20 ns a call.
-    """
-    function, inputs, is_right = piece.prepare()
-    for given in inputs:
-        if not is_right(function(given)):
-            raise AssertionError(f"{piece.name}: wrong result for {given!r:.200}")
-    rounds = 1
-    while _time(function, inputs, rounds, clock) < 0.02:
-        rounds *= 2
-    return sorted(_time(function, inputs, rounds, clock) / (rounds * len(inputs)) for _ in range(repetitions))
-
-
-def _time(function: Callable[[Any], Any], inputs: Sequence[Any], rounds: int, clock: Callable[[], float]) -> float:
-    began = clock()
-    for _ in range(rounds):
-        for given in inputs:
-            function(given)
-    return clock() - began
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -220,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--repeat: at least 1")
     found: dict[str, Any] = {}
     failed = False
-    print(f"{'':36}{'µs a call':>10}{'median':>10}")
+    print(f"{'':40}{'µs a call':>10}{'median':>10}")
     for piece in PIECES:
         if options.only not in piece.name:
             continue
@@ -228,14 +193,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             times = time_piece(piece, options.repeat)
         except AssertionError as error:
             failed = True
-            print(f"{piece.name:36}{'wrong':>10}  {error}")
+            print(f"{piece.name:40}{'wrong':>10}  {error}")
             continue
         except (ImportError, AttributeError, TypeError) as error:
-            print(f"{piece.name:36}{'-':>10}  cannot be set up here: {error}")
+            print(f"{piece.name:40}{'-':>10}  cannot be set up here: {error}")
             continue
         best, median = times[0] * 1e6, times[len(times) // 2] * 1e6
         found[piece.name] = {"best_us": round(best, 4), "median_us": round(median, 4)}
-        print(f"{piece.name:36}{best:10.2f}{median:10.2f}", flush=True)
+        print(f"{piece.name:40}{best:10.2f}{median:10.2f}", flush=True)
     if options.json:
         options.json.write_text(json.dumps({"machine": report.machine(), "pieces": found}, indent=2) + "\n")
     return 1 if failed or not found else 0
