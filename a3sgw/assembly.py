@@ -96,7 +96,7 @@ def retire_parts(old: Generation, kept: Mapping[Hashable, Any]) -> None:
         if isinstance(key, tuple) and key not in kept:
             if key[0] == "backend":
                 part.pool.retire()
-            elif key[0] == "service":
+            elif key[0] in ("service", "mirror"):
                 part.retire()
             elif key[0] == "judgement":
                 part.forget()

@@ -15,9 +15,10 @@ from a3sgw.assembly_parts import Kit, Parts, digest_of_files
 from a3sgw.config.address import parse_server_url
 from a3sgw.config.model import LoadBalancerConfig, PassiveHealthConfig, ServerConfig, ServiceConfig, StickyConfig
 from a3sgw.policy.ejection import EjectionGroup, EjectionSettings
-from a3sgw.policy.split import Split
+from a3sgw.policy.split import Sampler, Split
 from a3sgw.policy.sticky import name_server
 from a3sgw.policy.verdict import ProbeVerdict
+from a3sgw.proxy.mirror import Mirror, MirrorTally
 from a3sgw.proxy.pool import Pool, PoolSettings
 from a3sgw.service.backend import Backend, BackendAddress
 from a3sgw.service.balance import STRATEGIES
@@ -56,7 +57,7 @@ def assemble_service(config: ServiceConfig, parts: Parts, kit: Kit) -> Service:
     ]
     backends = [_backends(config, each, parts, kit) for each in members]
     judgements = [_judgements(config, each, parts) for each in members]
-    room = _room(config, parts, kit)
+    traits = _traits(config, parts, kit)
 
     def make() -> Service:
         settings = BalancerSettings(
@@ -90,7 +91,7 @@ def assemble_service(config: ServiceConfig, parts: Parts, kit: Kit) -> Service:
             _settings(config),
             kit.dialer.deadlines.seconds,
             kit.reactor.callLater,
-            _traits(config, room, kit),
+            traits,
             Split(shares) if shares else None,
             judged,
         )
@@ -109,12 +110,13 @@ def _settings(config: ServiceConfig) -> ServiceSettings:
     )
 
 
-def _traits(config: ServiceConfig, room: WaitingRoom | None, kit: Kit) -> Traits:
+def _traits(config: ServiceConfig, parts: Parts, kit: Kit) -> Traits:
     failover = config.failover
     sticky = config.load_balancer.sticky
     return Traits(
         sticky=None if sticky is None else _stickiness(config.name, sticky, kit),
-        room=room,
+        room=_room(config, parts, kit),
+        mirror=_mirror(config, parts, kit),
         failover=None if failover is None else failover.service,
         failover_statuses=frozenset() if failover is None else frozenset(failover.status_codes),
         revision_header=(config.revision_header or "").lower().encode("ascii"),
@@ -145,6 +147,28 @@ def _room(config: ServiceConfig, parts: Parts, kit: Kit) -> WaitingRoom | None:
     return parts.take(
         ("room", config.name, bounds), lambda: WaitingRoom(*bounds, kit.dialer.deadlines.seconds, kit.reactor.callLater)
     )
+
+def _mirror(config: ServiceConfig, parts: Parts, kit: Kit) -> Mirror | None:
+    mirror = config.mirror
+    if mirror is None:
+        return None
+    # What it has counted outlives it.
+    tally = parts.take(("mirror tally", config.name), MirrorTally)
+
+    def make() -> Mirror:
+        return Mirror(
+            mirror.service,
+            Sampler(mirror.percentage),
+            tally,
+            kit.dialer.deadlines,
+            kit.reactor.callLater,
+            max_in_flight=mirror.max_in_flight,
+            max_body_bytes=mirror.max_body_bytes,
+            timeout=mirror.timeout,
+        )
+
+    return parts.take(("mirror", config.name, mirror), make)
+
 
 
 # -- backends -------------------------------------------------------------------------------------------------------------------------

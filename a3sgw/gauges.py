@@ -92,6 +92,8 @@ def service_gauges(services: Iterable[Service], past: PastCounts) -> list[Servic
                 "in_use": None if room is None else room.in_use,
                 "failovers": failovers + service.failovers,
                 "retries": retries + service.retries,
+                "copies": {} if traits.mirror is None else attrs.asdict(traits.mirror.tally),
+                "hedges": {} if traits.hedging is None else attrs.asdict(traits.hedging.tally),
             }
         )
     return rows

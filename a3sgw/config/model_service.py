@@ -230,6 +230,10 @@ class MirrorConfig:
     """
 
     service: str = setting(NAME, "The service that gets the copies.")
+
+    A copy is what a server gets, after all middlewares, marked with `X-Shadow: true`; its `Host` is that of the other service's settings.
+    It follows the body as it comes. Clients never wait for a copy, and nothing that becomes of one changes what they are answered. The other
+    service's own `mirror`, `failover` and `scaling.buffer_enabled` do not concern copies.
     percentage: float = setting(
         Number(minimum=0.0, maximum=100.0, unit="percent"), "How many of a hundred requests are copied, evenly spread.", default=100.0
     )
@@ -398,7 +402,7 @@ class ServiceConfig:
     upstream_tls: UpstreamTlsConfig | None = setting(
         ObjectKind(UpstreamTlsConfig), "TLS towards servers.", default=None
     )
-    mirror: MirrorConfig | None = setting(ObjectKind(MirrorConfig), "Copies of requests for another service.", default=None, runs=False)
+    mirror: MirrorConfig | None = setting(ObjectKind(MirrorConfig), "Copies of requests for another service.", default=None)
     failover: FailoverConfig | None = setting(ObjectKind(FailoverConfig), "The service that steps in.", default=None)
     hedging: HedgingConfig | None = setting(ObjectKind(HedgingConfig), "Second attempts at slow requests.", default=None, runs=False)
     scaling: ScalingConfig | None = setting(

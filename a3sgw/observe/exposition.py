@@ -163,6 +163,12 @@ def _services(snapshot: Mapping[str, Any]) -> Iterator[str]:
     ):
         values = _one_label({row["service"]: row[key] for row in rows if row[key] is not None})
         yield from _family(name, text, ("service",), values, kind)
+    for key, name, text in (
+        ("copies", "gateway_mirror_requests_total", "Requests to copy for a shadow service, by what became of the copy."),
+        ("hedges", "gateway_hedges_total", "Second attempts at slow requests, by whether they took the place of the first."),
+    ):
+        results = {(row["service"], result): count for row in rows for result, count in row[key].items()}
+        yield from _family(name, text, ("service", "result"), results)
     revisions = {(service, revision): count for service, revision, count in snapshot["revisions"]}
     text = "Requests by the last revision chosen for them."
     yield from _family("gateway_revision_requests_total", text, ("service", "revision"), revisions)

@@ -54,7 +54,8 @@ class BackendGauge(TypedDict):
 class ServiceGauge(TypedDict):
     """
     How one service stands now: how many exchanges wait for a server and have one (`None` if it has no waiting room), and how many were
-    passed on to the service that steps in, and attempts repeated, since start.
+    passed on to the service that steps in, and attempts repeated, since start. `copies` says what became of the requests that were to be
+    copied for a shadow service, and `hedges` of second attempts at slow ones; empty where there are none.
     """
 
     service: str
@@ -62,6 +63,8 @@ class ServiceGauge(TypedDict):
     in_use: int | None
     failovers: int
     retries: int
+    copies: dict[str, int]
+    hedges: dict[str, int]
 
 
 class MiddlewareGauge(TypedDict):
@@ -207,6 +210,8 @@ def _merged_service(rows: Sequence[ServiceGauge]) -> ServiceGauge:
         "in_use": _sum_known(row["in_use"] for row in rows),
         "failovers": sum(row["failovers"] for row in rows),
         "retries": sum(row["retries"] for row in rows),
+        "copies": _summed(row["copies"] for row in rows),
+        "hedges": _summed(row["hedges"] for row in rows),
     }
 
 

@@ -119,7 +119,8 @@ class Errand(Lessee):
         """
         self._response = head
         self.upstream_status = head.status
-        self._end_watch(Outcome.COMPLETED)
+        assert self.backend is not None
+        self._end_watch(self.backend, Outcome.COMPLETED)
         if head.length > self._max_body_bytes:
             if ended:
                 self._upstream = None

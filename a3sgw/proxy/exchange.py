@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -30,7 +30,7 @@ from a3sgw.observe.record import Record
 from a3sgw.policy.slots import Admission
 from a3sgw.policy.sticky import Binding
 from a3sgw.proxy.entrypoint import Entrypoint
-from a3sgw.proxy.forwarding import Forwarding
+from a3sgw.proxy.forwarding import Forwarding, request_lines
 from a3sgw.proxy.passage import Passage
 from a3sgw.refusal import refusal
 from a3sgw.service.backend import Backend, BackendAddress
@@ -38,6 +38,9 @@ from a3sgw.service.service import Service, ServiceSettings
 from a3sgw.service.waiting import WaitingRoom
 from a3sgw.wire.http1 import status_line
 from a3sgw.wire.request_id import new_request_id
+
+if TYPE_CHECKING:
+    from a3sgw.proxy.mirror import Copy
 
 __all__ = ["Exchange", "new_request_id"]
 
@@ -50,8 +53,9 @@ class Exchange(Record):
 
     `request_ended` says that the whole request body has been received. `_replay` holds the body pieces sent so far while the request could
     still be sent again, `_pending` what has been received but could not be sent yet. `_cancel_wait` ends the waiting for whatever is waited
-    for. `_local_outcome` is why the answer is the gateway's own, if it is. `stale_retried` says that one of the `attempts` was lost on a
-    kept connection that the backend had closed, and made good.
+    for. `_was_sent` says that an attempt came to sending; `_copy` is what followed it to a shadow service. `_local_outcome` is why the
+    answer is the gateway's own, if it is. `stale_retried` says that one of the `attempts` was lost on a kept connection that the backend
+    had closed, and made good.
 
     For middlewares: `head`, `forwarding` and `response_header_timeout` (seconds for one attempt) may be changed until the request is sent;
     `notes` is for what they want to remember, by middleware.
@@ -60,6 +64,7 @@ class Exchange(Record):
     __slots__ = (
         "_cancel_wait",
         "_client_is_slow",
+        "_copy",
         "_downstream",
         "_holds_backend",
         "_is_answered",
@@ -75,6 +80,7 @@ class Exchange(Record):
         "_trailers",
         "_tried",
         "_upstream",
+        "_was_sent",
         "binding",
         "bound_service",
         "detail",
@@ -111,6 +117,8 @@ class Exchange(Record):
         self.request_ended = True
         self._downstream: Any = downstream
         self._upstream: Any = None
+        self._copy: Copy | None = None
+        self._was_sent = False
         self._client_is_slow = False
         self._cancel_wait: Callable[[], object] | None = None
         self._holds_backend = False
@@ -197,6 +205,8 @@ class Exchange(Record):
                 self._downstream.hold_request(WAITING_ROOM)
         else:
             self._send_piece(upstream, piece, ended)
+        if self._copy is not None:
+            self._copy.feed(piece, ended, trailers)
 
     def downstream_lost(self, outcome: Outcome) -> None:
         """
@@ -435,6 +445,11 @@ class Exchange(Record):
             upstream.hold_response(CLIENT_SLOW)
         if not ended:
             self._downstream.free_request(WAITING_ROOM)
+        if not self._was_sent:
+            self._was_sent = True
+            mirror = self.service.traits.mirror
+            if mirror is not None:
+                self._copy = mirror.copy(self, piece, ended, trailers)
 
     def request_lines(self, address: BackendAddress) -> list[bytes]:
         """
@@ -442,16 +457,7 @@ class Exchange(Record):
         """
         head = self.head
         assert head is not None
-        forwarding = self.forwarding
-        block = forwarding.block_for_http10() if head.is_http10 else forwarding.block
-        authority = head.authority if self.settings.pass_host_header and head.authority else address.authority
-        prefix = address.prefix if head.target != b"*" else b""
-        lines = [b"%b %b%b HTTP/1.1\r\nHost: %b" % (head.method, prefix, head.target, authority)]
-        lines += [field[2] for field in head.fields]
-        lines.append(
-            b"%b\r\nX-Forwarded-Host: %b\r\nX-Request-Id: %b" % (block, forwarding.host or head.authority or authority, head.request_id)
-        )
-        return lines
+        return request_lines(head, self.forwarding, address, pass_host_header=self.settings.pass_host_header)
 
     def _send_piece(self, upstream: IUpstream, piece: bytes, ended: bool) -> None:
         self._remember(piece)
@@ -770,6 +776,8 @@ class Exchange(Record):
             self._leave_place()
         if self._total_timer is not None:
             self._total_timer.cancel()
+        if self._copy is not None:
+            self._copy.exchange_ended()
         passage = self._passage
         if passage is not None:
             passage.complete()

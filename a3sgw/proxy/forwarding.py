@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from a3sgw.address import AddressSet, pack_address
-from a3sgw.message import Field, get_field
+from a3sgw.message import Field, RequestHead, get_field
+from a3sgw.service.backend import BackendAddress
 
-__all__ = ["Forwarding", "forwarded_addresses", "resolve_forwarding"]
+__all__ = ["Forwarding", "forwarded_addresses", "request_lines", "resolve_forwarding"]
 
 PSEUDONYM: Final = b"a3s-gateway"
 _SERVER_NAME: Final = re.sub(rb"[^A-Za-z0-9.-]", b"-", socket.gethostname().encode("ascii", "replace")) or b"localhost"
@@ -119,6 +120,20 @@ class Forwarding:
         said = [b"%b: %b" % (name, value) for name, value in changes if value and name.lower() in changed]
         variant.block = b"\r\n".join([*kept, *said, via])
         return variant
+
+
+def request_lines(head: RequestHead, forwarding: Forwarding, address: BackendAddress, *, pass_host_header: bool) -> list[bytes]:
+    """
+    Return a client's request as HTTP/1 lines for the server at `address`, all but the framing of its body.
+    """
+    block = forwarding.block_for_http10() if head.is_http10 else forwarding.block
+    authority = head.authority if pass_host_header and head.authority else address.authority
+    prefix = address.prefix if head.target != b"*" else b""
+    lines = [b"%b %b%b HTTP/1.1\r\nHost: %b" % (head.method, prefix, head.target, authority)]
+    lines += [field[2] for field in head.fields]
+    host = forwarding.host or head.authority or authority
+    lines.append(b"%b\r\nX-Forwarded-Host: %b\r\nX-Request-Id: %b" % (block, host, head.request_id))
+    return lines
 
 
 def forwarded_addresses(fields: Sequence[Field]) -> list[bytes]:

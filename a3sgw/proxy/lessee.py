@@ -179,15 +179,15 @@ class Lessee(Record):
         self._let_go_of_backend(outcome)
 
     def _let_go_of_backend(self, outcome: Outcome) -> None:
-        self._end_watch(outcome)
-        if self.backend is not None:
-            self.backend.release()
-            self.backend = None
+        backend, self.backend = self.backend, None
+        if backend is not None:
+            backend.release()
+            self._end_watch(backend, outcome)
 
-    def _end_watch(self, outcome: Outcome) -> None:
+    def _end_watch(self, backend: Backend, outcome: Outcome) -> None:
         """
         Tell whoever watches the server how it did. One whose answer nobody wants any more says nothing about it.
         """
         ticket, self._ticket = self._ticket, -1
-        if ticket >= 0 and self.backend is not None and self.backend.watch is not None:
-            self.backend.watch.end(ticket, outcome, self.upstream_status, monotonic() - self.leased if self.leased else 0.0)
+        if ticket >= 0 and backend.watch is not None:
+            backend.watch.end(ticket, outcome, self.upstream_status, monotonic() - self.leased if self.leased else 0.0)

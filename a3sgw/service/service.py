@@ -310,6 +310,8 @@ class Service:
         Take over the backends, from the service of the name before a reload if there was one. Called after each reload.
         """
         self.failover = services.get(self.traits.failover) if self.traits.failover is not None else None
+        if self.traits.mirror is not None:
+            self.traits.mirror.begin(services)
         for judged in self._judged:
             backend = judged.backend
             backend.verdicts = judged.judgement.verdicts

@@ -136,5 +136,6 @@ def make_service(**levels: Any) -> ServiceGauge:
     """
     Return the gauge of a service without a waiting room; `levels` override its parts.
     """
-    gauge: Any = {"service": "carts", "waiting": None, "in_use": None, "failovers": 0, "retries": 0, **levels}
+    gauge: Any = {"service": "carts", "waiting": None, "in_use": None, "failovers": 0, "retries": 0}
+    gauge.update({"copies": {}, "hedges": {}, **levels})
     return gauge  # type: ignore[no-any-return]

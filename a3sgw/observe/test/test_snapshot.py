@@ -62,7 +62,7 @@ class MergeSnapshotsTests(SynchronousTestCase):
                     backends=[make_backend(up=True, active=1, idle=2, leased=3)],
                     accepted={"public": 5},
                     refused=[["public", "limit", 1]],
-                    services=[make_service(waiting=2, in_use=1, failovers=3, retries=4)],
+                    services=[make_service(waiting=2, in_use=1, failovers=3, retries=4, copies={"sent": 1}, hedges={"won": 5})],
                     access_log_dropped=1,
                 ),
                 make_snapshot(
@@ -71,7 +71,10 @@ class MergeSnapshotsTests(SynchronousTestCase):
                     backends=[make_backend(active=10, idle=20, leased=30), make_backend(url="http://b")],
                     accepted={"public": 1, "private": 1},
                     refused=[["public", "limit", 1], ["public", "address", 1]],
-                    services=[make_service(waiting=20, in_use=10, failovers=30, retries=40), make_service(service="users")],
+                    services=[
+                        make_service(waiting=20, in_use=10, failovers=30, retries=40, copies={"sent": 10, "failed": 20}),
+                        make_service(service="users"),
+                    ],
                     access_log_dropped=4,
                 ),
             ]
@@ -81,7 +84,12 @@ class MergeSnapshotsTests(SynchronousTestCase):
             {
                 "active_connections": 5,
                 "backends": [make_backend(active=11, idle=22, leased=33), make_backend(url="http://b")],
-                "services": [make_service(waiting=22, in_use=11, failovers=33, retries=44), make_service(service="users")],
+                "services": [
+                    make_service(
+                        waiting=22, in_use=11, failovers=33, retries=44, copies={"sent": 11, "failed": 20}, hedges={"won": 5}
+                    ),
+                    make_service(service="users"),
+                ],
                 "middlewares": [],
                 "accepted": {"public": 6, "private": 1},
                 "refused": [["public", "limit", 2], ["public", "address", 1]],
