@@ -148,6 +148,7 @@ def _room(config: ServiceConfig, parts: Parts, kit: Kit) -> WaitingRoom | None:
         ("room", config.name, bounds), lambda: WaitingRoom(*bounds, kit.dialer.deadlines.seconds, kit.reactor.callLater)
     )
 
+
 def _mirror(config: ServiceConfig, parts: Parts, kit: Kit) -> Mirror | None:
     mirror = config.mirror
     if mirror is None:
@@ -168,7 +169,6 @@ def _mirror(config: ServiceConfig, parts: Parts, kit: Kit) -> Mirror | None:
         )
 
     return parts.take(("mirror", config.name, mirror), make)
-
 
 
 # -- backends -------------------------------------------------------------------------------------------------------------------------

@@ -227,13 +227,13 @@ class LoadBalancerConfig:
 class MirrorConfig:
     """
     Send a copy of some requests to another service and throw its answers away.
-    """
-
-    service: str = setting(NAME, "The service that gets the copies.")
 
     A copy is what a server gets, after all middlewares, marked with `X-Shadow: true`; its `Host` is that of the other service's settings.
     It follows the body as it comes. Clients never wait for a copy, and nothing that becomes of one changes what they are answered. The other
     service's own `mirror`, `failover` and `scaling.buffer_enabled` do not concern copies.
+    """
+
+    service: str = setting(NAME, "The service that gets the copies.")
     percentage: float = setting(
         Number(minimum=0.0, maximum=100.0, unit="percent"), "How many of a hundred requests are copied, evenly spread.", default=100.0
     )
