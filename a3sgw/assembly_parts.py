@@ -20,6 +20,7 @@ from a3sgw.middleware.catalog import Catalog
 from a3sgw.net.connect import Dialer
 from a3sgw.observe.metrics import Metrics
 from a3sgw.proxy.entrypoint import Observers
+from a3sgw.service.strategies import Strategies
 
 __all__ = ["Kit", "Parts", "digest_of_files"]
 
@@ -42,6 +43,7 @@ class Kit:
     ask: Callable[[RequestHead], LocalResponse | Deferred[LocalResponse]]
     outbound: IOutbound
     catalog: Catalog
+    strategies: Strategies
     wall_clock: Callable[[], float]
     in_thread: Callable[..., Deferred[Any]]
     chance: random.Random

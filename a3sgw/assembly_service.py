@@ -21,7 +21,6 @@ from a3sgw.policy.verdict import ProbeVerdict
 from a3sgw.proxy.mirror import Mirror, MirrorTally
 from a3sgw.proxy.pool import Pool, PoolSettings
 from a3sgw.service.backend import Backend, BackendAddress
-from a3sgw.service.balance import STRATEGIES
 from a3sgw.service.group import Group
 from a3sgw.service.judgement import Judgement
 from a3sgw.service.roster import BalancerSettings
@@ -69,7 +68,7 @@ def assemble_service(config: ServiceConfig, parts: Parts, kit: Kit) -> Service:
         groups = []
         judged = []
         for each, servers, opinions in zip(members, backends, judgements, strict=True):
-            balancer = STRATEGIES[each.strategy].build(servers, settings)
+            balancer = kit.strategies.by_name[each.strategy].build(servers, settings)
             group = Group(
                 servers,
                 balancer,

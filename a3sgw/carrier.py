@@ -35,6 +35,7 @@ from a3sgw.observe.metrics import Metrics
 from a3sgw.observe.snapshot import Gauges
 from a3sgw.proxy.entrypoint import Observers
 from a3sgw.proxy.outbound import Outbound
+from a3sgw.service.strategies import Strategies, find_strategies
 
 __all__ = ["Carrier"]
 
@@ -87,6 +88,7 @@ class Carrier:
         dialer: Callable[[Deadlines], Dialer] | None = None,
         bind: Callable[[str, str, int], socket.socket] = bind,
         catalog: Catalog | None = None,
+        strategies: Strategies | None = None,
         in_thread: Callable[..., Deferred[Any]] | None = None,
     ) -> None:
         self._reactor = reactor
@@ -100,6 +102,7 @@ class Carrier:
         self._kit = self._make_kit(
             Dialer(reactor, self._flushes, self._deadlines) if dialer is None else dialer(self._deadlines),
             catalog or find_catalog(),
+            strategies or find_strategies(),
             in_thread or self._call_in_thread,
         )
         self._access: _Log | None = None
@@ -112,7 +115,9 @@ class Carrier:
         self._flush_call: Any = None
         self._dropped_before = 0
 
-    def _make_kit(self, dialer: Dialer, catalog: Catalog, in_thread: Callable[..., Deferred[Any]]) -> Kit:
+    def _make_kit(
+        self, dialer: Dialer, catalog: Catalog, strategies: Strategies, in_thread: Callable[..., Deferred[Any]]
+    ) -> Kit:
         return Kit(
             reactor=self._reactor,
             dialer=dialer,
@@ -121,6 +126,7 @@ class Carrier:
             ask=self._control.admin_request,
             outbound=Outbound(dialer, self._reactor),
             catalog=catalog,
+            strategies=strategies,
             wall_clock=time.time,
             in_thread=in_thread,
             chance=random.Random(),

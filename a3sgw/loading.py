@@ -18,12 +18,13 @@ from a3sgw.config.load import Loaded, load_file, load_text
 from a3sgw.config.model import GatewayConfig, RouterConfig
 from a3sgw.config.positions import Positions
 from a3sgw.config.tree import Position, Problem
-from a3sgw.config.wording import item_path, quote
-from a3sgw.errors import MiddlewareError
+from a3sgw.config.wording import item_path, quote, quote_all
+from a3sgw.errors import AssemblyError, MiddlewareError
 from a3sgw.interfaces import IConnectionGate
-from a3sgw.middleware.catalog import Catalog, CatalogError, find_catalog
+from a3sgw.middleware.catalog import Catalog, find_catalog
 from a3sgw.middleware.surroundings import still_surroundings
 from a3sgw.route.rule import RuleError, parse_rule
+from a3sgw.service.strategies import Strategies, find_strategies
 
 __all__ = ["Loaded", "check_build", "load", "load_string", "middleware_problems", "rule_problems"]
 
@@ -102,12 +103,20 @@ def _report_gates_on_routers(config: GatewayConfig, gates: Set[str], findings: F
                 findings.report(path, f"router {quote(name)} lists {what}, but {kind} decides about connections; list it on an entrypoint")
 
 
-def service_problems(config: GatewayConfig, positions: Mapping[str, Position]) -> list[Problem]:
+def service_problems(config: GatewayConfig, positions: Mapping[str, Position], strategies: Strategies) -> list[Problem]:
     """
-    Return a problem for each file that TLS towards the servers of a service needs and cannot use.
+    Return a problem for each strategy that nobody has, and each file that TLS towards the servers of a service needs and cannot use.
     """
     findings = Findings(positions)
     for name, service in config.services.items():
+        base = item_path("services", name)
+        listed = [(f"{base}.load_balancer.strategy", service.load_balancer.strategy)]
+        listed += [(f"{base}.revisions[{index}].strategy", each.strategy) for index, each in enumerate(service.revisions)]
+        for place, strategy in listed:
+            if strategy not in strategies.by_name:
+                hint = findings.hint(place, strategy, strategies.by_name) + strategies.explain_missing()
+                known = quote_all(strategies.by_name)
+                findings.report(place, f"{place} is {findings.show(place, strategy)}, expected one of {known}{hint}")
         if service.upstream_tls is not None:
             # Only here, so that whoever asks nobody over TLS runs without OpenSSL.
             from a3sgw.proxy.outbound_tls import TermsError
@@ -115,48 +124,52 @@ def service_problems(config: GatewayConfig, positions: Mapping[str, Position]) -
             try:
                 upstream_terms(service)
             except TermsError as error:
-                place = f"{item_path('services', name)}.upstream_tls.{error.attribute}"
+                place = f"{base}.upstream_tls.{error.attribute}"
                 findings.report(place, f"{place} {error.reason}")
     return findings.problems
 
 
-def load(path: str, environ: Mapping[str, str], catalog: Catalog | None = None) -> Loaded:
+def load(path: str, environ: Mapping[str, str], catalog: Catalog | None = None, strategies: Strategies | None = None) -> Loaded:
     """
     Read the configuration file at `path` and find every fault that can be found without running it. Never raises for bad input.
 
-    `catalog` are the types of middlewares there are; without it, all that are installed.
+    `catalog` are the types of middlewares there are, `strategies` those of balancing; without them, all that are installed.
     """
-    return _load(lambda **types: load_file(path, environ, **types), catalog)
+    return _load(lambda **types: load_file(path, environ, **types), catalog, strategies)
 
 
-def load_string(text: str, source: str, environ: Mapping[str, str], catalog: Catalog | None = None) -> Loaded:
+def load_string(
+    text: str, source: str, environ: Mapping[str, str], catalog: Catalog | None = None, strategies: Strategies | None = None
+) -> Loaded:
     """
     Like `load`, for a text, which problems call `source`.
     """
-    return _load(lambda **types: load_text(text, source, environ, **types), catalog)
+    return _load(lambda **types: load_text(text, source, environ, **types), catalog, strategies)
 
 
-def _load(load_config: Callable[..., Loaded], catalog: Catalog | None) -> Loaded:
+def _load(load_config: Callable[..., Loaded], catalog: Catalog | None, strategies: Strategies | None) -> Loaded:
     try:
         catalog = catalog or find_catalog()
-    except CatalogError as error:
+        strategies = strategies or find_strategies()
+    except AssemblyError as error:
         return Loaded(config=None, problems=(Problem(None, "", str(error)),), warnings=(), positions=Positions())
     loaded = load_config(middleware_types=catalog.config_classes, missing_types=catalog.explain_missing())
-    if catalog.faults:
+    faults = dict.fromkeys([*catalog.faults, *strategies.faults])
+    if faults:
         # Whatever the configuration asks for, somebody should know.
-        warnings = [Problem(None, "", str(fault)) for fault in catalog.faults]
+        warnings = [Problem(None, "", str(fault)) for fault in faults]
         loaded = attrs.evolve(loaded, warnings=(*loaded.warnings, *warnings))
-    return check_build(loaded, catalog)
+    return check_build(loaded, catalog, strategies)
 
 
-def check_build(loaded: Loaded, catalog: Catalog) -> Loaded:
+def check_build(loaded: Loaded, catalog: Catalog, strategies: Strategies | None = None) -> Loaded:
     """
-    Return `loaded` with the problems of its rules and its middlewares added.
+    Return `loaded` with the problems of its rules, its services and its middlewares added.
     """
     if loaded.config is None:
         return loaded
     found = rule_problems(loaded.config, loaded.positions)
-    found += service_problems(loaded.config, loaded.positions)
+    found += service_problems(loaded.config, loaded.positions, strategies or find_strategies())
     found += middleware_problems(loaded.config, loaded.positions, catalog, loaded.problems)
     if not found:
         return loaded

@@ -51,6 +51,7 @@ from a3sgw.net.reactor import FlushQueue
 from a3sgw.observe.logsink import MemorySink
 from a3sgw.observe.record import Record
 from a3sgw.service.backend import Backend, BackendAddress
+from a3sgw.service.strategies import Strategies
 
 __all__ = [
     "Dialogue",
@@ -338,7 +339,14 @@ class Dialogue:
     with `answers_dials` they succeed at once and the backend's ends stand in `backends`. `lines` is what the access log says.
     """
 
-    def __init__(self, config: GatewayConfig | str, *, answers_dials: bool = True, catalog: Catalog | None = None) -> None:
+    def __init__(
+        self,
+        config: GatewayConfig | str,
+        *,
+        answers_dials: bool = True,
+        catalog: Catalog | None = None,
+        strategies: Strategies | None = None,
+    ) -> None:
         self.catalog = catalog or find_catalog()
         self.reactor = MemoryReactor()
         self.control = FakeControl()
@@ -356,6 +364,7 @@ class Dialogue:
             dialer=self._make_dialer,
             bind=self._bind,
             catalog=self.catalog,
+            strategies=strategies,
             in_thread=self._in_thread,
         )
         self.reload(config)

@@ -43,6 +43,7 @@ __all__ = [
     "Integer",
     "IntegerOrWord",
     "Number",
+    "OpenWord",
     "SecretText",
     "Text",
     "Word",
@@ -264,6 +265,30 @@ class Word(ScalarKind):
         Return the words.
         """
         return self.words
+
+
+@attrs.frozen
+class OpenWord(Word):
+    """
+    One of a few words, or another that somebody else must know; whoever does has to check that.
+    """
+
+    others: str = ""
+    """How the reference calls the others."""
+
+    def read(self, value: str | int | float | bool, is_foreign: bool) -> str:
+        """
+        Return the word.
+        """
+        if isinstance(value, str) and value.strip():
+            return value
+        raise ValueError
+
+    def bounds(self) -> str:
+        """
+        Return the words, and what others there may be.
+        """
+        return f"{super().bounds()}, or {self.others}"
 
 
 @attrs.frozen

@@ -32,6 +32,7 @@ from a3sgw.config.kinds import (
     Duration,
     Integer,
     Number,
+    OpenWord,
     Word,
 )
 from a3sgw.config.setting import ListKind, ObjectKind, ObjectListKind, label, setting
@@ -61,7 +62,9 @@ _AT_LEAST_ONE = Integer(minimum=1, maximum=2**32 - 1)
 _SECONDS = Integer(maximum=366 * 86400, unit="seconds")
 _SECONDS_AT_LEAST_ONE = Integer(minimum=1, maximum=366 * 86400, unit="seconds")
 _PERCENT = Integer(maximum=100, unit="percent")
-_STRATEGY = Word(("round-robin", "weighted", "least-connections", "random", "p2c", "least-time", "consistent-hash"))
+_STRATEGY = OpenWord(
+    ("round-robin", "weighted", "least-connections", "random", "p2c", "least-time", "consistent-hash"), others="that of a plugin"
+)
 _STATUSES = ListKind(Integer(minimum=400, maximum=599))
 
 RUNNING_SCHEMES = ("http", "https", "unix")

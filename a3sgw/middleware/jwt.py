@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Union
 
 import attrs
@@ -235,18 +235,22 @@ class Jwt:
 
 def _keys_of(config: JwtConfig) -> list[Key]:
     if config.value is not None:
-        return [secret_key(config.value.reveal().encode("utf-8", "surrogatepass"))]
+        return _key("value", secret_key, config.value.reveal().encode("utf-8", "surrogatepass"))
     if config.value_file is not None:
         secret = _read("value_file", config.value_file).rstrip(b"\r\n")
         if not secret:
             raise MiddlewareError("value_file", "is empty")
-        return [secret_key(secret)]
+        return _key("value_file", secret_key, secret)
     if config.public_key_file is not None:
-        try:
-            return [public_key(_read("public_key_file", config.public_key_file))]
-        except ValueError as error:
-            raise MiddlewareError("public_key_file", str(error)) from None
+        return _key("public_key_file", public_key, _read("public_key_file", config.public_key_file))
     return []
+
+
+def _key(attribute: str, read: Callable[[bytes], Key], data: bytes) -> list[Key]:
+    try:
+        return [read(data)]
+    except ValueError as error:
+        raise MiddlewareError(attribute, str(error)) from None
 
 
 def _read(key: str, path: str) -> bytes:

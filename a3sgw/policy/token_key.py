@@ -45,13 +45,14 @@ def secret_key(secret: bytes) -> Key:
     """
     Return the key for a shared secret.
 
-    Raises `ValueError` for what must not be one: nothing at all, or a public key or key set, which everybody may have.
+    Raises `ValueError` for what must not be one: nothing at all, or a public key or key set, which everybody may have. The reason continues
+    "the secret …".
     """
     try:
         jwt.get_algorithm_by_name("HS256").prepare_key(secret)
     except jwt.InvalidKeyError:
         fault = "is a key, a certificate or a key set, which is no secret; give it as such" if secret else "is empty"
-        raise ValueError(f"the secret {fault}") from None
+        raise ValueError(fault) from None
     return Key(secret, _SECRET_ALGORITHMS)
 
 

@@ -200,6 +200,9 @@ class Http1Client:
                 self._fail(Outcome.INTERNAL_ERROR, "bug")
 
     def _head_received(self, data: bytes) -> None:
+        """
+        Take the head of an answer, after informational ones. Long because what is wrong with a head is told apart here.
+        """
         exchange = self.exchange
         assert exchange is not None
         assert exchange.head is not None

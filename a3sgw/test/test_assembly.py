@@ -16,6 +16,7 @@ from a3sgw.middleware.surroundings import Nowhere
 from a3sgw.observe.metrics import Metrics
 from a3sgw.proxy.entrypoint import Observers
 from a3sgw.proxy.test.leases import FakeDialer
+from a3sgw.service.strategies import find_strategies
 from a3sgw.testing import MemoryReactor
 
 TWO_OF_EACH = """
@@ -65,6 +66,7 @@ class AssemblyCase(SynchronousTestCase):
             ask=lambda head: LocalResponse(200),
             outbound=Nowhere(),
             catalog=find_catalog(),
+            strategies=find_strategies(),
             wall_clock=reactor.seconds,
             in_thread=execute,
             chance=random.Random(1),

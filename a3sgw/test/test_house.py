@@ -26,7 +26,8 @@ FLOORS = {
     3.0: {"net"},
     3.5: {"proxy"},
     4.0: {"acme", "admin", "health", "listen", "provider", "scaling"},
-    5.0: {"assembly", "assembly_middleware", "assembly_parts", "assembly_service", "carrier", "gateway", "gauges", "loading", "view", "workers"},
+    5.0: {"assembly", "assembly_middleware", "assembly_parts", "assembly_service"}
+    | {"carrier", "gateway", "gauges", "loading", "view", "workers"},
     6.0: {"cli", "demo", "eventlog", "lifetime", "source", "summary", "tap"},
 }
 # Public fakes and contracts for tests; nothing that runs may import them.

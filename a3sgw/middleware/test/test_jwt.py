@@ -276,11 +276,13 @@ class ConfigTests(SynchronousTestCase):
         broken = self.mktemp()
         with open(broken, "w", encoding="utf-8") as stream:
             stream.write("no key\n")
+        no_secret = "-----BEGIN PUBLIC KEY-----\\nMIIB\\n-----END PUBLIC KEY-----"
         for attribute, part in [
             ("", "requires value or value_file or public_key_file or jwks_url"),
             ('value = ""', "a secret must not be"),
             ('value = "x"\njwks_url = "http://a"', "give one of them"),
             ('value_file = "/nowhere"', "middlewares.m.value_file cannot be read"),
+            (f'value = "{no_secret}"', "middlewares.m.value is a key, a certificate or a key set"),
             (f'public_key_file = "{broken}"', "middlewares.m.public_key_file is neither a public key nor a certificate"),
             (f'value = "{SECRET}"\nalgorithms = ["RS256"]', "middlewares.m.algorithms names none that the key is for"),
             (f'value = "{SECRET}"\nalgorithms = ["none"]', "expected one of"),

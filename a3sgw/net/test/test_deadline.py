@@ -99,8 +99,10 @@ class DeadlinesTests(SynchronousTestCase):
     def test_discarded_during_the_sweep(self):
         """A neighbour that one who is told discards is not told, be it as late as he."""
         for end in (lambda: self.pass_time(3), lambda: self.deadlines.close()):
-            one = self.watch(1.0, lambda: self.deadlines.discard(other))
-            other = self.watch(1.0, lambda: self.deadlines.discard(one))
+            pair = []
+            pair.append(self.watch(1.0, lambda pair=pair: self.deadlines.discard(pair[1])))
+            pair.append(self.watch(1.0, lambda pair=pair: self.deadlines.discard(pair[0])))
+            one, other = pair
             end()
             self.assertEqual(sorted([len(one.passed), len(other.passed)]), [0, 1])
 
