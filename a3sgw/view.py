@@ -6,7 +6,7 @@ A view reads; it changes nothing. It is not the `Gateway` itself because that is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ from a3sgw._version import __version__
 from a3sgw.address import pack_address
 from a3sgw.admin.api import AdminApi, IGatewayView
 from a3sgw.carrier import Carrier
+from a3sgw.config.check_chain import walk_out
 from a3sgw.config.model import GatewayConfig, ServiceConfig
 from a3sgw.message import RequestHead, make_field
 from a3sgw.observe.exposition import render
@@ -97,6 +98,33 @@ class GatewayView:
 
         return self._carrier.snapshot().addCallback(describe)
 
+    def middlewares(self) -> Deferred[list[dict[str, Any]]]:
+        """
+        Give the configured middlewares with what they did, and how they stand wherever they are listed.
+        """
+
+        def describe(snapshot: Mapping[str, Any]) -> list[dict[str, Any]]:
+            config = self._gateway.config()
+            counts = {row[0]: row[1:] for row in snapshot["middlewares"]}
+            states: dict[str, list[dict[str, Any]]] = {}
+            for gauge in snapshot["gauges"]["middlewares"]:
+                where = {"router": gauge["router"] or None, "entrypoint": gauge["entrypoint"] or None}
+                states.setdefault(gauge["name"], []).append({**where, "state": gauge["state"]})
+            routers, entrypoints = _who_lists(config, config.routers), _who_lists(config, config.entrypoints)
+            return [
+                {
+                    "name": name,
+                    "type": middleware.type,
+                    "routers": routers.get(name, []),
+                    "entrypoints": entrypoints.get(name, []),
+                    **_middleware_counts(*counts.get(name, (0, (), 0, 0.0))),
+                    "states": states.get(name, []),
+                }
+                for name, middleware in sorted(config.middlewares.items())
+            ]
+
+        return self._carrier.snapshot().addCallback(describe)
+
     def version(self) -> str:
         """
         Return the gateway's version.
@@ -156,6 +184,26 @@ def _backend_row(gauge: Mapping[str, Any]) -> dict[str, Any]:
         "state": gauge["state"],
         "reason": gauge["reason"],
         "active_connections": gauge["active"],
+    }
+
+
+def _who_lists(config: GatewayConfig, owners: Mapping[str, Any]) -> dict[str, list[str]]:
+    """
+    Return which of `owners`, routers or entrypoints, list a middleware, by itself or in a chain: by its name.
+    """
+    found: dict[str, list[str]] = {}
+    for name, owner in sorted(owners.items()):
+        for each in {each for _, each in walk_out(owner.middlewares, config.middlewares)}:
+            found.setdefault(each, []).append(name)
+    return found
+
+
+def _middleware_counts(invocations: int, answers: Iterable[tuple[int, int]], waits: int, wait_seconds: float) -> dict[str, Any]:
+    return {
+        "invocations": invocations,
+        "answers": {str(status): count for status, count in answers},
+        "waits": waits,
+        "wait_seconds": round(wait_seconds, 6),
     }
 
 

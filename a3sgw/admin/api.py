@@ -79,6 +79,16 @@ class IGatewayView(Interface):
         against it: `draining`, `unhealthy`, `ejected`, `half-open`), `reason` (why this last changed), and `active_connections`.
         """
 
+    def middlewares() -> Deferred[list[dict[str, Any]]]:
+        """
+        Give for each configured middleware `name`, `type`, the `routers` and `entrypoints` that list it (by itself or in a chain), how many
+        requests came to it (`invocations`), how many of them it answered itself (`answers`, by status), how many it made wait and for how
+        long (`waits`, `wait_seconds`), and its `states`.
+
+        `states` has, for each router or entrypoint that lists a middleware which tells of itself, `router`, `entrypoint` (the other is
+        `null`) and `state`.
+        """
+
     def version() -> str:
         """
         Return the gateway's version.
@@ -130,9 +140,14 @@ class AdminApi:
             b"routes": lambda: _json_answer(200, view.routes()),
             b"services": self._services,
             b"backends": self._backends,
+            b"middlewares": self._middlewares,
             b"version": lambda: _json_answer(200, {"name": "a3s-gateway", "version": view.version()}),
         }
-        self._named: dict[bytes, Callable[[str], Answer]] = {b"routes": self._route, b"services": self._service}
+        self._named: dict[bytes, Callable[[str], Answer]] = {
+            b"routes": self._route,
+            b"services": self._service,
+            b"middlewares": self._middleware,
+        }
 
     def answer(self, method: bytes, path: bytes, query: bytes, head: RequestHead) -> Answer:
         """
@@ -189,22 +204,19 @@ class AdminApi:
         return self._view.metrics_page().addCallback(lambda page: _answer(200, CONTENT_TYPE, page))
 
     def _route(self, name: str) -> Answer:
-        for route in self._view.routes():
-            if route["name"] == name:
-                return _json_answer(200, route)
-        return _error(404, "Route not found")
+        return _named_row(self._view.routes(), name, "Route not found")
 
     def _services(self) -> Answer:
         return self._view.services().addCallback(lambda services: _json_answer(200, services))
 
     def _service(self, name: str) -> Answer:
-        def found(services: list[dict[str, Any]]) -> LocalResponse:
-            for service in services:
-                if service["name"] == name:
-                    return _json_answer(200, service)
-            return _error(404, "Service not found")
+        return self._view.services().addCallback(_named_row, name, "Service not found")
 
-        return self._view.services().addCallback(found)
+    def _middlewares(self) -> Answer:
+        return self._view.middlewares().addCallback(lambda middlewares: _json_answer(200, middlewares))
+
+    def _middleware(self, name: str) -> Answer:
+        return self._view.middlewares().addCallback(_named_row, name, "Middleware not found")
 
     def _backends(self) -> Answer:
         def flattened(services: list[dict[str, Any]]) -> LocalResponse:
@@ -221,6 +233,16 @@ class AdminApi:
         if explanation is None:
             return _error(404, "No entrypoint takes such a request")
         return _json_answer(200, explanation)
+
+
+def _named_row(rows: list[dict[str, Any]], name: str, complaint: str) -> LocalResponse:
+    """
+    Return the row called `name`, or the complaint that there is none.
+    """
+    for row in rows:
+        if row["name"] == name:
+            return _json_answer(200, row)
+    return _error(404, complaint)
 
 
 def _digest(secret: bytes) -> bytes:

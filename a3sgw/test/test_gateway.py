@@ -455,6 +455,55 @@ class ViewTests(GatewayCase):
             },
         )
 
+    LIMITED = """
+    middlewares "limit" {
+      type  = "rate-limit"
+      rate  = 1
+      burst = 1
+    }
+    middlewares "both" {
+      type        = "chain"
+      middlewares = ["named", "limit"]
+    }
+    middlewares "named" { type = "request-id" }
+    middlewares "idle" { type = "compress" }
+    """
+
+    def test_middlewares(self):
+        """Middlewares are shown with who lists them, what they did, and how they stand for each who does."""
+        text = CONFIG.replace(':0"', ':0"\n  middlewares = ["named"]', 1)
+        self.run_gateway(text.replace('service = "app"', 'service = "app"\n  middlewares = ["limit"]', 1) + self.LIMITED)
+        self.assertEqual([row["name"] for row in self.get("/api/gateway/middlewares")[1]], ["both", "idle", "limit", "named"])
+        self.assertEqual([self.get("/x")[0] for _ in range(3)], [502, 429, 429])
+        limit = {"rate": 1.0, "burst": 1, "clients": 1, "max_clients": 100_000}
+        self.assertEqual(
+            self.get("/api/gateway/middlewares/limit"),
+            (
+                200,
+                {
+                    "name": "limit",
+                    "type": "rate-limit",
+                    "routers": ["app"],
+                    "entrypoints": [],
+                    "invocations": 3,
+                    "answers": {"429": 2},
+                    "waits": 0,
+                    "wait_seconds": 0.0,
+                    "states": [{"router": "app", "entrypoint": None, "state": limit}],
+                },
+            ),
+        )
+        named = self.get("/api/gateway/middlewares/named")[1]
+        self.assertEqual((named["entrypoints"], named["routers"], named["invocations"], named["states"]), (["web"], [], 3, []))
+        idle = self.get("/api/gateway/middlewares/idle")[1]
+        self.assertEqual((idle["entrypoints"], idle["routers"], idle["invocations"], idle["answers"]), ([], [], 0, {}))
+
+    def test_chains(self):
+        """A middleware in a chain is listed by whoever lists the chain."""
+        self.run_gateway(CONFIG.replace('service = "app"', 'service = "app"\n  middlewares = ["both"]', 1) + self.LIMITED)
+        for name, routers in (("both", ["app"]), ("limit", ["app"]), ("named", ["app"]), ("idle", [])):
+            self.assertEqual(self.get(f"/api/gateway/middlewares/{name}")[1]["routers"], routers)
+
     def server(self, url, **changes):
         return {
             "url": url,

@@ -19,7 +19,7 @@ from a3sgw.message import LocalResponse, RequestHead, get_all_fields, get_field,
 
 PREFIX = "/api/gateway"
 
-ENDPOINTS = (b"health", b"metrics", b"config", b"routes", b"services", b"backends", b"version", b"explain")
+ENDPOINTS = (b"health", b"metrics", b"config", b"routes", b"services", b"backends", b"middlewares", b"version", b"explain")
 
 
 @implementer(IGatewayView)
@@ -69,6 +69,14 @@ class FakeGatewayView:
                 {"name": "empty", "strategy": "round-robin", "backends_total": 0, "backends_healthy": 0, "backends": []},
             ]
         )
+
+    def middlewares(self):
+        """
+        Give two middlewares.
+        """
+        state = {"router": "shop", "entrypoint": None, "state": {"circuit": "open"}}
+        counts = {"invocations": 5, "answers": {"503": 2}, "waits": 0, "wait_seconds": 0.0}
+        return succeed([{"name": name, "type": "circuit-breaker", **counts, "states": [state]} for name in ("trip", "a/b c")])
 
     def version(self):
         """
@@ -125,6 +133,7 @@ class EndpointTests(ApiTestCase):
         Each path answers its part of the gateway.
         """
         [carts, empty] = self.successResultOf(self.view.services())
+        [trip, other] = self.successResultOf(self.view.middlewares())
         cases = [
             (b"/health", self.view.health()),
             (b"/config", self.view.config_json()),
@@ -135,6 +144,9 @@ class EndpointTests(ApiTestCase):
             (b"/services", [carts, empty]),
             (b"/services/empty", empty),
             (b"/backends", [{"service": "carts", **carts["backends"][0]}]),
+            (b"/middlewares", [trip, other]),
+            (b"/middlewares/trip", trip),
+            (b"/middlewares/a/b%20c", other),
             (b"/version", {"name": "a3s-gateway", "version": "1.2.3"}),
         ]
         for path, expected in cases:
@@ -177,6 +189,8 @@ class EndpointTests(ApiTestCase):
             (b"/api/gateway/routes/%FF", "Route not found"),
             (b"/api/gateway/services/nothing", "Service not found"),
             (b"/api/gateway/backends/http:", "Not found"),
+            (b"/api/gateway/middlewares/nothing", "Middleware not found"),
+            (b"/api/gateway/middlewares/Trip", "Middleware not found"),
         ]
         for path, text in cases:
             self.assertEqual(self.ask_json(path), (404, {"error": text}), path)
@@ -236,12 +250,16 @@ class EndpointTests(ApiTestCase):
             def services(self):
                 return fail(RuntimeError("worker 2 does not answer"))
 
+            def middlewares(self):
+                return fail(RuntimeError("worker 2 does not answer"))
+
         api = AdminApi(Broken(), PREFIX)
-        for path in (b"/api/gateway/services", b"/api/gateway/services/carts", b"/api/gateway/backends"):
+        for page in ("services", "services/carts", "backends", "middlewares", "middlewares/trip"):
+            path = f"/api/gateway/{page}".encode()
             self.failureResultOf(api.answer(b"GET", path, b"", RequestHead(b"GET", path)), RuntimeError)
 
     @settings(deadline=None, max_examples=200, derandomize=True)
-    @given(st.lists(st.sampled_from([b"/", b"routes", b"services", b"explain", b"%2F", b"%", b"..", b"\xff", b"health"])), st.binary())
+    @given(st.lists(st.sampled_from([b"/", b"%2F", b"%", b"..", b"\xff", *sorted({*ENDPOINTS} - {b"metrics"})])), st.binary())
     def test_any_path(self, parts, query):
         """
         No path and no query makes the API fail.
