@@ -64,7 +64,7 @@ class Chain:
 
     `requests` are the request hooks in order, each with the number of middlewares before it. The tuples `responses`, `filters`,
     `completions` and `series` are indexed by how many middlewares let the request pass; the first two are in reverse order. `identity`
-    are the names that clients may not use.
+    are the names that clients may not use. `judges_backends` says that there are `backends` hooks.
     """
 
     __slots__ = (
@@ -74,6 +74,7 @@ class Chain:
         "completions",
         "filters",
         "identity",
+        "judges_backends",
         "length",
         "links",
         "requests",
@@ -90,6 +91,7 @@ class Chain:
         self.bodies: Final = self._hooks(IRequestBodyHook, "on_request_body")
         self.attempts: Final = self._hooks(IAttemptHook, "on_attempt_failed")
         self.backends: Final = tuple(link.middleware for link in links if IBackendHook.providedBy(link.middleware))
+        self.judges_backends: Final = bool(self.backends)
         self.responses: Final = self._by_passed(IResponseHook, "on_response", is_reversed=True)
         self.filters: Final = self._by_passed(IBodyFilterSource, "body_filter", is_reversed=True)
         self.completions: Final = self._by_passed(ICompletionHook, "on_complete", is_reversed=False)

@@ -153,6 +153,9 @@ _OURS: Final = frozenset(
     )
 )
 
+_CONCERNED: Final = _OURS | {b"vary"}
+_VARY: Final = make_field(b"Vary", b"Origin")
+
 
 def _listed(name: bytes, values: Iterable[str]) -> list[Field]:
     """
@@ -231,19 +234,26 @@ class Cors:
         """
         Say whether the site that asked may read the response.
         """
-        for field in head.fields:
-            if field[0] in _OURS:
-                head.fields = [other for other in head.fields if other[0] not in _OURS]
+        fields = head.fields
+        origins = self._origins
+        # One look at all of them, for the answers in which nothing is to be replaced.
+        for field in fields:
+            if field[0] in _CONCERNED:
+                head.fields = fields = [other for other in fields if other[0] not in _OURS]
+                if origins is not None:
+                    add_vary(fields, b"Origin")
                 break
-        if self._origins is None:
-            head.fields.append(_EVERY_SITE)
-            head.fields += self._on_responses
+        else:
+            if origins is not None:
+                fields.append(_VARY)
+        if origins is None:
+            fields.append(_EVERY_SITE)
+            fields += self._on_responses
             return
-        add_vary(head.fields, b"Origin")
         origin = exchange.notes.get(self)
-        if origin is not None and origin in self._origins:
-            head.fields.append(make_field(b"Access-Control-Allow-Origin", origin))
-            head.fields += self._on_responses
+        if origin is not None and origin in origins:
+            fields.append(make_field(b"Access-Control-Allow-Origin", origin))
+            fields += self._on_responses
 
 
 def _is_token(text: bytes) -> bool:

@@ -149,10 +149,11 @@ class _Changes:
     """
     What happens to the fields of messages in one direction.
 
-    `names` are those to be removed first, in lower case. `constants` and `templates` are what is added.
+    `names` are those to be removed first, in lower case. `constants` and `templates` are what is added. `are_none` says that nothing
+    happens.
     """
 
-    __slots__ = ("constants", "names", "templates")
+    __slots__ = ("are_none", "constants", "names", "templates")
 
     def __init__(self, replaced: Iterable[tuple[str, str | Secret]], appended: Mapping[str, str | Secret]) -> None:
         named = [(name.encode("ascii"), Template(value)) for name, value in replaced]
@@ -160,9 +161,7 @@ class _Changes:
         added = [*named, *((name.encode("ascii"), Template(value)) for name, value in appended.items())]
         self.constants: Final = [make_field(name, template.constant) for name, template in added if template.constant]
         self.templates: Final = [(name, template) for name, template in added if template.constant is None]
-
-    def __bool__(self) -> bool:
-        return bool(self.names or self.constants or self.templates)
+        self.are_none: Final = not (self.names or self.constants or self.templates)
 
     def add_to(self, fields: list[Field], exchange: Exchange) -> None:
         """
@@ -226,7 +225,7 @@ class Headers:
             if said is None:
                 said = tuple([(name, template.fill(exchange)) for name, template in self._said])
             exchange.forwarding = exchange.forwarding.replaced(said)
-        if self._request:
+        if not self._request.are_none:
             fields = without_identity(head.fields, self._request_names)
             self._request.add_to(fields, exchange)
             head.fields = fields
@@ -237,7 +236,7 @@ class Headers:
         Change what the client gets.
         """
         changes = self._response
-        if changes:
+        if not changes.are_none:
             names = changes.names
             fields = [field for field in head.fields if field[0] not in names]
             changes.add_to(fields, exchange)

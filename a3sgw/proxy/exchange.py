@@ -335,8 +335,9 @@ class Exchange(Record):
         self._holds_backend = True
         if backend.watch is not None:
             self._ticket = backend.watch.begin()
-        if self._passage is not None:
-            self._passage.attempt_begun(backend)
+        passage = self._passage
+        if passage is not None and passage.judges_backends:
+            passage.attempt_begun(backend)
         self._lease(backend, fresh=False)
 
     def _lease(self, backend: Backend, *, fresh: bool) -> None:
@@ -748,8 +749,9 @@ class Exchange(Record):
             backend.release()
             if self._ticket >= 0:
                 self._end_watch(outcome, status)
-            if self._passage is not None:
-                self._passage.attempt_ended(backend, outcome, status)
+            passage = self._passage
+            if passage is not None and passage.judges_backends:
+                passage.attempt_ended(backend, outcome, status)
 
     def _end_watch(self, outcome: Outcome, status: int) -> None:
         backend, ticket = self.backend, self._ticket
@@ -781,6 +783,8 @@ class Exchange(Record):
         passage = self._passage
         if passage is not None:
             passage.complete()
+            # The two hold each other: else both would stay until the garbage collector comes, which costs more than the passage itself.
+            self._passage = None
         self._downstream = None
         self._replay = None
         self._pending = b""

@@ -7,6 +7,8 @@ a failure means remains the exchange's matter.
 
 A hook is other people's code: one that raises is reported, and costs this exchange and nobody else's.
 
+Long because every phase is walked here, and what waits or breaks in one of them is seen by the others.
+
 Hot path: see docs/hot-path.md.
 """
 
@@ -52,9 +54,11 @@ class _Held:
 class Passage:
     """
     The state of one exchange in one chain.
+
+    `judges_backends` says that `excluded` must be asked before a server is chosen.
     """
 
-    __slots__ = ("_began_waiting", "_chain", "_exchange", "_filters", "_held", "_timer", "_waiting")
+    __slots__ = ("_began_waiting", "_chain", "_exchange", "_filters", "_held", "_timer", "_waiting", "judges_backends")
 
     LONGEST_WAIT: Final = 120.0
     """Seconds after which a hook that makes an exchange wait has failed; whoever waits for something has a bound of its own."""
@@ -67,8 +71,7 @@ class Passage:
         self._filters: list[IBodyFilter] | None = None
         self._held: _Held | None = None
         self._waiting: Deferred[Any] | None = None
-        self._timer: Any = None
-        self._began_waiting = 0.0
+        self.judges_backends = chain.judges_backends
 
     # -- the request
 
@@ -103,10 +106,8 @@ class Passage:
             return
         if answer is None:
             exchange.passed = chain.length
-            body = exchange.waiting_body
-            if chain.bodies and (body or not exchange.request_ended) and not self.body_received(body, exchange.request_ended):
-                return
-            exchange.choose_and_try()
+            if not chain.bodies or self._shows_waiting_body():
+                exchange.choose_and_try()
             return
         exchange.passed = position
         if isinstance(answer, LocalResponse):
@@ -123,6 +124,14 @@ class Passage:
     def _answer(self, position: int, response: LocalResponse) -> None:
         self._exchange.answered_by = self._chain.links[position].name
         self._exchange.answer_instead(_explained(response))
+
+    def _shows_waiting_body(self) -> bool:
+        """
+        Show what has arrived of the request's body while its head was on its way; return whether it may be sent on.
+        """
+        exchange = self._exchange
+        body, ended = exchange.waiting_body, exchange.request_ended
+        return not (body or not ended) or self.body_received(body, ended)
 
     def body_received(self, piece: bytes, ended: bool) -> bool:
         """
@@ -163,13 +172,6 @@ class Passage:
                     break
         return found, outcome
 
-    @property
-    def judges_backends(self) -> bool:
-        """
-        Whether `excluded` must be asked before a server is chosen.
-        """
-        return bool(self._chain.backends)
-
     def attempt_begun(self, backend: Backend) -> None:
         """
         A server was chosen.
@@ -206,8 +208,30 @@ class Passage:
     def response_received(self, head: ResponseHead, piece: bytes, ended: bool) -> None:
         """
         Show a response to the hooks, then let the exchange send it.
+
+        Mostly none of them makes it wait or answers itself, and then nothing is kept of it: 0.3 µs less.
         """
-        self._show(_Held(head, piece, ended, (), 0))
+        exchange = self._exchange
+        chain = self._chain
+        hooks = chain.responses[exchange.passed]
+        asked = 0
+        answer = None
+        try:
+            for hook in hooks:
+                asked += 1
+                answer = hook(exchange, head)
+                if answer is not None:
+                    break
+        except Exception:
+            answer = self._crashed(hooks[asked - 1])
+        if answer is not None:
+            response = _Held(head, piece, ended, (), asked)
+            if self._goes_on(response, hooks[asked - 1], answer):
+                self._show(response)
+        elif head.length and chain.filters[exchange.passed]:
+            self._send(_Held(head, piece, ended, (), asked))
+        else:
+            exchange.send_response(head, piece, ended)
 
     def _show(self, response: _Held) -> None:
         """
@@ -221,18 +245,26 @@ class Passage:
             try:
                 answer = hook(exchange, response.head)
             except Exception:
-                self._report(self._position_of(hook), Failure())
-                answer = exchange.own_refusal(Outcome.INTERNAL_ERROR)
-            if answer is None:
-                continue
-            if isinstance(answer, LocalResponse):
-                self._put_in_place(response, answer)
-                continue
-            self._held = response
-            exchange.hold_upstream()
-            self._wait_for(answer, self._position_of(hook), self._released)
-            return
+                answer = self._crashed(hook)
+            if answer is not None and not self._goes_on(response, hook, answer):
+                return
         self._send(response)
+
+    def _goes_on(self, response: _Held, hook: Any, answer: LocalResponse | Deferred[Any]) -> bool:
+        """
+        Do as a response hook wants; return whether the next one can be asked, or else it will be later.
+        """
+        if isinstance(answer, LocalResponse):
+            self._put_in_place(response, answer)
+            return True
+        self._held = response
+        self._exchange.hold_upstream()
+        self._wait_for(answer, self._position_of(hook), self._released)
+        return False
+
+    def _crashed(self, hook: Any) -> LocalResponse:
+        self._report(self._position_of(hook), Failure())
+        return self._exchange.own_refusal(Outcome.INTERNAL_ERROR)
 
     def _put_in_place(self, response: _Held, answer: LocalResponse) -> None:
         response.head, response.piece = self._exchange.replace_response(answer)
@@ -298,7 +330,8 @@ class Passage:
         """
         Tell everybody who let the request pass that the exchange is over.
         """
-        self.stop_waiting()
+        if self._waiting is not None:
+            self.stop_waiting()
         self._held = None
         for hook in self._chain.completions[self._exchange.passed]:
             try:

@@ -2,6 +2,8 @@
 Dialogues through middlewares: what each phase may do, and what becomes of an exchange that a middleware answers, delays or breaks.
 """
 
+import gc
+
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
@@ -20,6 +22,7 @@ from a3sgw.interfaces import (
     IStateSource,
 )
 from a3sgw.message import LocalResponse, make_field, set_field
+from a3sgw.proxy.exchange import Exchange
 from a3sgw.proxy.passage import Passage
 from a3sgw.proxy.test.dialogues import OK, DialogueCase, config, request, response
 from a3sgw.proxy.test.probes import Probe, Probes, Shouting
@@ -43,6 +46,13 @@ def breaks(*given):
     Be a hook with a bug.
     """
     raise ZeroDivisionError
+
+
+def _count(*types):
+    """
+    Return how many objects of these types there are, be they needed or not.
+    """
+    return sum(type(each) in types for each in gc.get_objects())
 
 
 class PassageCase(DialogueCase):
@@ -672,6 +682,19 @@ class OwnerTests(PassageCase):
         self.assertIn("request", probe.told)
         self.dialogue.reload(config(servers=2))
         self.assertEqual(probe.told[-1], "retired")
+
+    def test_nothing_remains(self):
+        """What an exchange has needed is given back when it is over, and not when the garbage collector comes."""
+        self.converse(middlewares=['type = "in-flight"\namount = 1', 'type = "retry"'])
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        before = _count(Exchange, Passage)
+        self.ask()
+        self.assertEqual(_count(Exchange, Passage), before + 2)
+        self.answer()
+        self.assertEqual(self.dialogue.outcomes(), ["completed"])
+        self.assertEqual(_count(Exchange, Passage), before)
 
     def test_metrics(self):
         """It is counted who was asked, who answered, and who made requests wait."""
