@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import attrs
+from twisted.logger import Logger
 
 from a3sgw.assembly import Generation
 from a3sgw.interfaces import IStateSource
@@ -17,6 +18,8 @@ from a3sgw.service.backend import Backend
 from a3sgw.service.service import Service
 
 __all__ = ["PastCounts", "backend_gauges", "middleware_gauges", "retain_series", "service_gauges"]
+
+_log = Logger()
 
 
 def backend_gauges(services: Iterable[Service]) -> list[BackendGauge]:
@@ -113,10 +116,21 @@ def middleware_gauges(parts: Mapping[Hashable, Any]) -> list[MiddlewareGauge]:
                     "type": config.type,
                     "router": owner if noun == "router" else "",
                     "entrypoint": owner if noun == "entrypoint" else "",
-                    "state": dict(part.describe()),
+                    "state": _state_of(part),
                 }
             )
     return rows
+
+
+def _state_of(middleware: Any) -> dict[str, str | int | float]:
+    """
+    Return what a middleware tells of itself. One of a plugin that cannot, or that tells something else, must not cost us all metrics.
+    """
+    try:
+        return {key: value for key, value in middleware.describe().items() if isinstance(value, (str, int, float))}
+    except Exception:
+        _log.failure("bug in {middleware!r}", middleware=middleware)
+        return {}
 
 
 def retain_series(metrics: Metrics, generation: Generation) -> None:

@@ -200,8 +200,17 @@ def _middlewares(snapshot: Mapping[str, Any]) -> Iterator[str]:
         ("in_flight", "gateway_in_flight", "Requests that a limit of concurrency counts now."),
         ("queued", "gateway_in_flight_queued", "Requests that wait for a limit of concurrency."),
     ):
-        values = {where: _CIRCUITS.get(state[key], state[key]) for where, state in states if key in state}
+        values = {where: level for where, state in states if (level := _level(state.get(key))) is not None}
         yield from _family(name, text, labels, values, "gauge")
+
+
+def _level(told: Any) -> float | int | None:
+    """
+    Return what a middleware tells as a number; `None` if it is none, because a plugin may tell anything.
+    """
+    if isinstance(told, str):
+        return _CIRCUITS.get(told)
+    return int(told) if isinstance(told, bool) else told if isinstance(told, (int, float)) else None
 
 
 def _doors(snapshot: Mapping[str, Any]) -> Iterator[str]:

@@ -314,8 +314,10 @@ class Metrics:
             for middleware in route.chain.series[record.passed]:
                 middleware.invocations += 1
             if record.answered_by is not None:
-                answers = self.middleware_series(record.answered_by).answers
-                answers[record.status] = answers.get(record.status, 0) + 1
+                answering = self._middlewares.get(record.answered_by)
+                # A reload may have taken its name away meanwhile.
+                if answering is not None:
+                    answering.answers[record.status] = answering.answers.get(record.status, 0) + 1
         backend = record.backend
         if backend is not None:
             backend.series.requests += 1
@@ -342,7 +344,7 @@ class Metrics:
             "backends": [[service, url, series.requests, series.ejections] for (service, url), series in self._backends.items()],
             "revisions": [[service, revision, count] for (service, revision), count in self._revisions.items()],
             "middlewares": [
-                [name, series.invocations, sorted(series.answers.items()), series.waits, series.wait_seconds]
+                [name, series.invocations, [list(pair) for pair in sorted(series.answers.items())], series.waits, series.wait_seconds]
                 for name, series in self._middlewares.items()
             ],
             "outcomes": dict(self._outcomes),

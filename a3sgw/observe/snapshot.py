@@ -168,7 +168,8 @@ def _merged_middlewares(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
         for row in same:
             for status, count in row[2]:
                 answers[status] = answers.get(status, 0) + count
-        merged.append([name, sum(row[1] for row in same), sorted(answers.items()), *(sum(row[at] for row in same) for at in (3, 4))])
+        by_status = [[status, answers[status]] for status in sorted(answers)]
+        merged.append([name, sum(row[1] for row in same), by_status, sum(row[3] for row in same), math.fsum(row[4] for row in same)])
     return merged
 
 

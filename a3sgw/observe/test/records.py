@@ -11,7 +11,7 @@ import attrs
 from a3sgw.errors import Outcome
 from a3sgw.message import RequestHead
 from a3sgw.observe.record import Record
-from a3sgw.observe.snapshot import BackendGauge, Gauges, ServiceGauge
+from a3sgw.observe.snapshot import BackendGauge, Gauges, MiddlewareGauge, ServiceGauge
 
 
 @attrs.define
@@ -138,4 +138,12 @@ def make_service(**levels: Any) -> ServiceGauge:
     """
     gauge: Any = {"service": "carts", "waiting": None, "in_use": None, "failovers": 0, "retries": 0}
     gauge.update({"copies": {}, "hedges": {}, **levels})
+    return gauge  # type: ignore[no-any-return]
+
+
+def make_middleware(**levels: Any) -> MiddlewareGauge:
+    """
+    Return the gauge of a router's middleware that has nothing to tell; `levels` override its parts.
+    """
+    gauge: Any = {"name": "limit", "type": "rate-limit", "router": "shop", "entrypoint": "", "state": {}, **levels}
     return gauge  # type: ignore[no-any-return]

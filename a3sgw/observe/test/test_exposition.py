@@ -18,6 +18,7 @@ from a3sgw.observe.test.records import (
     make_backend,
     make_gauges,
     make_head,
+    make_middleware,
     make_record,
     make_service,
 )
@@ -218,6 +219,73 @@ class RenderTests(SynchronousTestCase):
         kinds = {family.name: family.type for family in text_string_to_metric_families(self.page().decode())}
         self.assertEqual((kinds["gateway_failovers"], kinds["gateway_buffer_queue_depth"]), ("counter", "gauge"))
 
+    def test_middlewares(self):
+        """
+        Each middleware has the requests that came to it, those that it answered by their status, and those that it made wait.
+        """
+        series = self.metrics.middleware_series("limit")
+        series.invocations, series.answers, series.waits, series.wait_seconds = 9, {429: 2, 503: 1}, 4, 0.5
+        self.metrics.middleware_series("idle")
+        limit, idle = {"middleware": "limit"}, {"middleware": "idle"}
+        self.assert_samples(
+            [
+                ("gateway_middleware_invocations_total", limit, 9),
+                ("gateway_middleware_invocations_total", idle, 0),
+                ("gateway_middleware_answers_total", {**limit, "status": "429"}, 2),
+                ("gateway_middleware_answers_total", {**limit, "status": "503"}, 1),
+                ("gateway_middleware_answers_total", {**idle, "status": "429"}, None),
+                ("gateway_middleware_wait_seconds_count", limit, 4),
+                ("gateway_middleware_wait_seconds_sum", limit, 0.5),
+                ("gateway_middleware_wait_seconds_count", idle, None),
+            ]
+        )
+        kinds = {family.name: family.type for family in text_string_to_metric_families(self.page().decode())}
+        self.assertEqual(kinds["gateway_middleware_invocations"], "counter")
+        self.assertEqual(kinds["gateway_middleware_answers"], "counter")
+        self.assertEqual(kinds["gateway_middleware_wait_seconds"], "summary")
+
+    def test_middleware_states(self):
+        """
+        How a middleware stands is told for each router or entrypoint that has one of its own; a circuit as a number, the worse the higher.
+        """
+        rows = [
+            make_middleware(name="trip", router="shop", state={"circuit": "closed", "opened": 3}),
+            make_middleware(name="trip", router="admin", state={"circuit": "half-open"}),
+            make_middleware(name="trip", router="", entrypoint="public", state={"circuit": "open"}),
+            make_middleware(name="limit", router="shop", state={"clients": 12, "rate": 1.0}),
+            make_middleware(name="places", router="shop", state={"in_flight": 2, "queued": 1}),
+        ]
+        page = self.page(make_gauges(middlewares=rows))
+        samples = samples_of(page)
+
+        def where(name, router="", entrypoint=""):
+            return (("entrypoint", entrypoint), ("middleware", name), ("router", router))
+
+        self.assertEqual(
+            {key: value for key, value in samples.items() if "circuit" in key[0] or "limit" in key[0] or "in_flight" in key[0]},
+            {
+                ("gateway_circuit_state", where("trip", "shop")): 0,
+                ("gateway_circuit_state", where("trip", "admin")): 1,
+                ("gateway_circuit_state", where("trip", entrypoint="public")): 2,
+                ("gateway_rate_limit_clients", where("limit", "shop")): 12,
+                ("gateway_in_flight", where("places", "shop")): 2,
+                ("gateway_in_flight_queued", where("places", "shop")): 1,
+            },
+        )
+        self.assertIn(b'gateway_circuit_state{router="shop",entrypoint="",middleware="trip"} 0\n', page)
+
+    def test_odd_states(self):
+        """
+        What a plugin tells under a name that has a metric is left out unless it is a number; the page can be read whatever it is.
+        """
+        rows = [
+            make_middleware(name="words", state={"circuit": "molten", "clients": "many"}),
+            make_middleware(name="flag", state={"clients": True, "in_flight": 0.5}),
+        ]
+        samples = samples_of(self.page(make_gauges(middlewares=rows)))
+        found = {(name, dict(labels)["middleware"]): value for (name, labels), value in samples.items() if "middleware" in dict(labels)}
+        self.assertEqual(found, {("gateway_rate_limit_clients", "flag"): 1, ("gateway_in_flight", "flag"): 0.5})
+
     def test_gateway(self):
         """
         The page tells about connections, reloads, the log, the version and the process.
@@ -255,7 +323,7 @@ class RenderTests(SynchronousTestCase):
         page = render(Metrics((1.0,)).snapshot(make_gauges()), {"version": "1", "reloads": {}, "last_reload": None})
         names = {name for name, _ in samples_of(page)}
         self.assertIn("gateway_requests_total", names)
-        for part in ("router", "service", "backend", "last_reload"):
+        for part in ("router", "service", "backend", "middleware", "circuit", "last_reload"):
             self.assertFalse([name for name in names if part in name], part)
 
     def test_sorted(self):

@@ -13,6 +13,7 @@ from zope.interface.verify import verifyObject
 
 from a3sgw.errors import Outcome
 from a3sgw.interfaces import IObserver
+from a3sgw.middleware.chain import Chain, Link
 from a3sgw.observe.metrics import Metrics
 from a3sgw.observe.test.records import Backend, Entrypoint, Route, make_gauges, make_head, make_record
 
@@ -132,6 +133,49 @@ class MetricsTests(SynchronousTestCase):
         self.assertEqual(self.metrics.snapshot(GAUGES)["revisions"], [["spare", "v1", 2], ["spare", "v2", 1]])
         self.metrics.retain(set(), set(), set(), set(), {("spare", "v2"), ("other", "v1")})
         self.assertEqual(self.metrics.snapshot(GAUGES)["revisions"], [["spare", "v2", 1]])
+
+    def test_middlewares(self):
+        """
+        A middleware is counted for each exchange that came to it, one that it let pass or answered; what it answered by the status sent.
+        """
+        route = self.chained("outer", "inner")
+        self.count(route=route, passed=2)
+        self.count(route=route, passed=1, answered_by="inner", status=429)
+        self.count(route=route, passed=1, answered_by="inner", status=429)
+        self.count(route=route, passed=0, answered_by="outer", status=403)
+        self.count(route=None)
+        self.metrics.middleware_series("idle")
+        self.assertEqual(
+            self.metrics.snapshot(GAUGES)["middlewares"],
+            [["outer", 4, [[403, 1]], 0, 0.0], ["inner", 3, [[429, 2]], 0, 0.0], ["idle", 0, [], 0, 0.0]],
+        )
+
+    def test_middleware_waits(self):
+        """
+        How many exchanges a middleware made wait, and for how long, is counted with it.
+        """
+        series = self.metrics.middleware_series("slow")
+        series.waits += 2
+        series.wait_seconds += 0.75
+        self.assertEqual(self.metrics.snapshot(GAUGES)["middlewares"], [["slow", 0, [], 2, 0.75]])
+
+    def test_removed_middleware(self):
+        """
+        A middleware that a reload took away is forgotten, also when an exchange that it answered ends later; others keep their counts.
+        """
+        route = self.chained("gone", "kept")
+        self.count(route=route, passed=2)
+        self.metrics.retain(set(), set(), set(), {"kept"})
+        self.count(route=route, passed=0, answered_by="gone", status=403)
+        self.count(route=route, passed=1, answered_by="kept", status=429)
+        self.assertEqual(self.metrics.snapshot(GAUGES)["middlewares"], [["kept", 2, [[429, 1]], 0, 0.0]])
+
+    def chained(self, *names):
+        """
+        Return a route with middlewares of these names.
+        """
+        links = [Link(name, "probe", object(), self.metrics.middleware_series(name)) for name in names]
+        return Route("shop", "carts", self.metrics.route_series("shop", "carts"), Chain(links))
 
     def test_outcomes(self):
         """

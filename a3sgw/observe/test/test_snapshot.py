@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from a3sgw.errors import Outcome
 from a3sgw.observe.metrics import Metrics
 from a3sgw.observe.snapshot import merge_snapshots
-from a3sgw.observe.test.records import Backend, Route, make_backend, make_gauges, make_record, make_service
+from a3sgw.observe.test.records import Backend, Route, make_backend, make_gauges, make_middleware, make_record, make_service
 
 
 def make_snapshot(statuses, buckets=(0.1, 1.0), **gauges):
@@ -133,6 +133,35 @@ class MergeSnapshotsTests(SynchronousTestCase):
         merged = merge_snapshots([one, other])
         self.assertEqual(merged["revisions"], [["carts", "v1", 6], ["carts", "v2", 3]])
         self.assertEqual(merged["backends"], [["carts", "http://a", 4, 6]])
+
+    def test_middlewares(self):
+        """
+        What middlewares did adds up, those that only one carrier has included.
+        """
+        one, other = make_snapshot([]), make_snapshot([])
+        one["middlewares"] = [["limit", 5, [[429, 1], [503, 2]], 1, 0.25]]
+        other["middlewares"] = [["idle", 0, [], 0, 0.0], ["limit", 7, [[403, 4], [429, 2]], 2, 0.5]]
+        merged = merge_snapshots([one, other])
+        self.assertEqual(merged["middlewares"], [["limit", 12, [[403, 4], [429, 3], [503, 2]], 3, 0.75], ["idle", 0, [], 0, 0.0]])
+        self.assertEqual(merge_snapshots([merged]), merged)
+        self.assertEqual(merge_snapshots([json.loads(json.dumps(one))])["middlewares"], one["middlewares"])
+
+    def test_middleware_states(self):
+        """
+        How middlewares stand adds up for each router and entrypoint; of a circuit, the worst that any carrier sees counts.
+        """
+        shop, door = make_middleware(), make_middleware(router="", entrypoint="public")
+        parts = [
+            [{**shop, "state": {"circuit": "closed", "opened": 1}}, {**door, "state": {"clients": 2, "backend": "redis"}}],
+            [{**shop, "state": {"circuit": "open", "opened": 2}}, {**door, "state": {"clients": 3, "backend": "redis"}}],
+            [{**shop, "state": {"circuit": "half-open", "opened": 0}}],
+        ]
+        for rows in (parts, parts[::-1]):
+            merged = merge_snapshots([make_snapshot([], middlewares=part) for part in rows])["gauges"]["middlewares"]
+            self.assertEqual(
+                sorted(merged, key=lambda row: row["entrypoint"]),
+                [{**shop, "state": {"circuit": "open", "opened": 3}}, {**door, "state": {"clients": 5, "backend": "redis"}}],
+            )
 
     def test_inputs_stay(self):
         """

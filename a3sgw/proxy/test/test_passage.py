@@ -712,6 +712,6 @@ class OwnerTests(PassageCase):
         result = []
         self.dialogue.carrier.snapshot().addCallback(result.append)
         rows = {row[0]: row[1:4] for row in result[0]["middlewares"]}
-        self.assertEqual(rows, {"m1": [3, [(403, 1)], 1], "m2": [2, [], 0]})
+        self.assertEqual(rows, {"m1": [3, [[403, 1]], 1], "m2": [2, [], 0]})
         states = {row["name"]: (row["router"], row["state"]["asked"]) for row in result[0]["gauges"]["middlewares"]}
         self.assertEqual(states, {"m1": ("app", len(one.told)), "m2": ("app", len(two.told))})
