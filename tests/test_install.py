@@ -1,145 +1,15 @@
 """
 What a stranger gets: a wheel, installed in a fresh environment, away from the checkout.
-
-The environment gets copies of this one's Twisted, because the wheel puts a plugin into Twisted's own directory, and borrows the other
-dependencies. Only building the wheel may need a package index, for the build tools.
 """
 
-import functools
 import os
 import re
-import shutil
 import signal
-import subprocess
-import sys
-import sysconfig
-import tempfile
 import zipfile
-from pathlib import Path
-
-import twisted
-from twisted.trial.unittest import SynchronousTestCase
 
 from a3sgw._version import __version__
-from tests.support import ROOT, Process, RawServer, accepts, child_environ, fetch, free_port, run_command, wait_until
-
-SOURCES = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in", "a3sgw", "twisted")
-
-CONFIG = """
-entrypoints "web" {{ address = "127.0.0.1:{port}" }}
-routers "all" {{
-  rule    = "PathPrefix(`/`)"
-  service = "all"
-}}
-services "all" {{
-  load_balancer {{ servers = [{{ url = "http://127.0.0.1:{backend}" }}] }}
-}}
-"""
-
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
-
-
-def without_paths(**changes: str) -> dict[str, str]:
-    """
-    Return the environment for a child that must not see the checkout.
-    """
-    environ = child_environ(**changes)
-    del environ["PYTHONPATH"]
-    return environ
-
-
-def run_or_fail(*argv: str | Path, cwd: Path) -> str:
-    """
-    Run a command that must succeed and return its output.
-    """
-    result = run_command(argv, cwd=cwd, environ=without_paths(), timeout=180)
-    assert result.returncode == 0, f"{argv}:\n{result.stdout}\n{result.stderr}"
-    return result.stdout
-
-
-class Installation:
-    """
-    A wheel, and a fresh environment in which it is installed.
-    """
-
-    def __init__(self) -> None:
-        self._directory = tempfile.TemporaryDirectory(prefix="a3sgw-install-")
-        self.root = Path(self._directory.name)
-        self.wheel = self._build()
-        self.bin = self.root / "env" / "bin"
-        self._make_environment()
-
-    def _build(self) -> Path:
-        # From a copy: a build leaves traces, and would take in those of an earlier one.
-        source = self.root / "source"
-        source.mkdir()
-        for name in SOURCES:
-            if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "dropin.cache"))
-            else:
-                shutil.copy(ROOT / name, source)
-        run_or_fail(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", self.root / "dist", source, cwd=self.root)
-        (wheel,) = (self.root / "dist").glob("*.whl")
-        return wheel
-
-    def _make_environment(self) -> None:
-        run_or_fail(sys.executable, "-m", "venv", "--without-pip", self.root / "env", cwd=self.root)
-        (packages,) = (self.root / "env" / "lib").glob("python*/site-packages")
-        ignored = shutil.ignore_patterns("__pycache__", "dropin.cache", "a3sgw_plugin.py", "test")
-        shutil.copytree(Path(twisted.__file__).parent, packages / "twisted", ignore=ignored)
-        borrowed = packages / "borrowed.pth"
-        borrowed.write_text(f"{sysconfig.get_path('purelib')}\n{sysconfig.get_path('platlib')}\n")
-        pip = [sys.executable, "-m", "pip", "--python", str(self.bin / "python")]
-        run_or_fail(*pip, "install", "--quiet", "--no-deps", "--force-reinstall", self.wheel, cwd=self.root)
-
-    def run(self, *argv: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """
-        Run a command of the environment in a directory that has nothing to do with the checkout.
-        """
-        return run_command([self.bin / argv[0], *argv[1:]], cwd=cwd or self.root, environ=without_paths(), timeout=120)
-
-
-@functools.cache
-def installation() -> Installation:
-    """
-    Return the one installation that all tests use; it is removed when the interpreter ends.
-    """
-    return Installation()
-
-
-class InstalledCase(SynchronousTestCase):
-    """
-    A test of the installed product.
-    """
-
-    skip = None if (ROOT / "setup.py").exists() else "the tests do not run from a checkout"
-
-    def setUp(self):
-        self.installed = installation()
-        directory = tempfile.TemporaryDirectory()
-        self.addCleanup(directory.cleanup)
-        self.directory = Path(directory.name)
-
-    def configure(self, port, backend):
-        """
-        Write a configuration and return its path.
-        """
-        path = self.directory / "gateway.hcl"
-        path.write_text(CONFIG.format(port=port, backend=backend))
-        return path
-
-    def assert_serves(self, *argv, stop_code=0):
-        """
-        A command of the environment, given a configuration, forwards a request, and ends with `stop_code` upon TERM.
-        """
-        port = free_port()
-        with RawServer.answering(ANSWER) as backend:
-            line = [self.installed.bin / argv[0], *argv[1:], "--config", self.configure(port, backend.port)]
-            with Process(line, environ=without_paths(), directory=self.directory) as gateway:
-                gateway.stop_codes = (stop_code,)
-                wait_until(lambda: accepts(port) or not gateway.is_running(), "the gateway listens")
-                self.assertTrue(gateway.is_running(), gateway.stdout() + gateway.stderr())
-                self.assertEqual(fetch(port).body, b"hello")
+from tests.installation import ANSWER, InstalledCase, wheelhouse
+from tests.support import RawServer, free_port
 
 
 class WheelTests(InstalledCase):
@@ -151,7 +21,7 @@ class WheelTests(InstalledCase):
         """
         The wheel holds the package with its tests, the plugin and the licence; no tests of the street, and no `__init__.py` of Twisted's.
         """
-        with zipfile.ZipFile(self.installed.wheel) as archive:
+        with zipfile.ZipFile(wheelhouse().gateway) as archive:
             names = set(archive.namelist())
         for name in ("a3sgw/cli.py", "a3sgw/py.typed", "a3sgw/config/test/__init__.py", "twisted/plugins/a3sgw_plugin.py"):
             self.assertIn(name, names)
@@ -163,9 +33,9 @@ class WheelTests(InstalledCase):
         """
         Every file of the package is in the wheel.
         """
-        with zipfile.ZipFile(self.installed.wheel) as archive:
+        with zipfile.ZipFile(wheelhouse().gateway) as archive:
             names = set(archive.namelist())
-        source = self.installed.root / "source"
+        source = wheelhouse().gateway_source
         files = {str(path.relative_to(source)) for path in (source / "a3sgw").rglob("*") if path.is_file()}
         self.assertTrue(len(files) > 50)
         self.assertEqual(files - names, set())
@@ -206,7 +76,7 @@ class CommandTests(InstalledCase):
         result = self.installed.run("a3s-gateway", "update")
         self.assertEqual((result.returncode, result.stderr), (0, ""))
         self.assertIn(f"{self.installed.bin}/python", result.stdout)
-        self.assertIn(self.installed.wheel.name, result.stdout)
+        self.assertIn(wheelhouse().gateway.name, result.stdout)
 
 
 class TwistdTests(InstalledCase):
@@ -248,7 +118,6 @@ class TwistdTests(InstalledCase):
         """
         The tests that came with the wheel pass where it is installed.
         """
-        trial = ("python", "-c", "from twisted.scripts.trial import run; run()", "a3sgw.config")
-        result = self.installed.run(*trial, cwd=self.directory)
+        result = self.installed.trial("a3sgw.config", self.directory)
         self.assertEqual(result.returncode, 0, result.stdout[-3000:] + result.stderr)
         self.assertRegex(result.stdout, re.compile(r"^PASSED \(.*successes=[1-9]", re.MULTILINE))

@@ -1,0 +1,3 @@
+"""
+Plugins for A3S Gateway, to be read by whoever writes one.
+"""

@@ -1,0 +1,3 @@
+"""
+Tests of `a3sgw_example`; run them with `trial a3sgw_example`.
+"""
