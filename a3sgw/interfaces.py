@@ -364,7 +364,7 @@ class IBackendHook(Interface):
 
     def on_attempt_begun(exchange: Exchange, backend: Backend) -> None:
         """
-        `backend` was chosen.
+        `backend` was chosen. With hedging there may be an attempt at another backend under way, which ends on its own.
         """
 
     def on_attempt_ended(exchange: Exchange, backend: Backend, outcome: Outcome, status: int) -> None:

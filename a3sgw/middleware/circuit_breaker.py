@@ -227,14 +227,14 @@ class BackendCircuitBreaker:
             circuit = self._circuits[backend] = _make_circuit(self._config, f"{self._owner} for {backend.url}")
         ticket = circuit.admit(exchange, self._seconds())
         if ticket is not None:
-            exchange.notes[self] = (circuit, ticket)
+            exchange.notes[self, backend] = (circuit, ticket)
 
     def on_attempt_ended(self, exchange: Exchange, backend: Backend, outcome: Outcome, status: int) -> None:
         """
         Judge the attempt, unless that has been done.
         """
-        if self in exchange.notes:
-            self._judge(exchange, outcome, status)
+        if (self, backend) in exchange.notes:
+            self._judge(exchange, backend, outcome, status)
 
     def on_response(self, exchange: Exchange, head: ResponseHead) -> None:
         """
@@ -244,9 +244,10 @@ class BackendCircuitBreaker:
             # Most common case first.
             return
         if head.status == exchange.upstream_status:
-            note = exchange.notes.get(self)
-            if note is not None and note[1] == note[0].trial:
-                self._judge(exchange, Outcome.COMPLETED, head.status)
+            backend = exchange.backend
+            note = exchange.notes.get((self, backend))
+            if backend is not None and note is not None and note[1] == note[0].trial:
+                self._judge(exchange, backend, Outcome.COMPLETED, head.status)
         elif head.status == 503:
             wait = min(map(self._wait_for, exchange.service.usable), default=0.0)
             if wait:
@@ -274,8 +275,8 @@ class BackendCircuitBreaker:
         circuit = self._circuits.get(backend)
         return 0.0 if circuit is None else circuit.retry_after(self._seconds())
 
-    def _judge(self, exchange: Exchange, outcome: Outcome, status: int) -> None:
-        circuit, ticket = exchange.notes.pop(self)
+    def _judge(self, exchange: Exchange, backend: Backend, outcome: Outcome, status: int) -> None:
+        circuit, ticket = exchange.notes.pop((self, backend))
         now = self._seconds()
         is_failure = has_failed(exchange, outcome, status, self._failures)
         if circuit.report(exchange, ticket, is_failure, now, outcome, status):
