@@ -14,10 +14,12 @@ import attrs
 from a3sgw.assembly_parts import Kit, Parts, digest_of_files
 from a3sgw.config.address import parse_server_url
 from a3sgw.config.model import LoadBalancerConfig, PassiveHealthConfig, ServerConfig, ServiceConfig, StickyConfig
+from a3sgw.policy.budget import RetryBudget
 from a3sgw.policy.ejection import EjectionGroup, EjectionSettings
 from a3sgw.policy.split import Sampler, Split
 from a3sgw.policy.sticky import name_server
 from a3sgw.policy.verdict import ProbeVerdict
+from a3sgw.proxy.hedge import HedgeTally, Hedging
 from a3sgw.proxy.mirror import Mirror, MirrorTally
 from a3sgw.proxy.pool import Pool, PoolSettings
 from a3sgw.service.backend import Backend, BackendAddress
@@ -116,6 +118,7 @@ def _traits(config: ServiceConfig, parts: Parts, kit: Kit) -> Traits:
         sticky=None if sticky is None else _stickiness(config.name, sticky, kit),
         room=_room(config, parts, kit),
         mirror=_mirror(config, parts, kit),
+        hedging=_hedging(config, parts, kit),
         failover=None if failover is None else failover.service,
         failover_statuses=frozenset() if failover is None else frozenset(failover.status_codes),
         revision_header=(config.revision_header or "").lower().encode("ascii"),
@@ -168,6 +171,25 @@ def _mirror(config: ServiceConfig, parts: Parts, kit: Kit) -> Mirror | None:
         )
 
     return parts.take(("mirror", config.name, mirror), make)
+
+
+def _hedging(config: ServiceConfig, parts: Parts, kit: Kit) -> Hedging | None:
+    hedging = config.hedging
+    if hedging is None:
+        return None
+    tally = parts.take(("hedge tally", config.name), HedgeTally)
+
+    def make() -> Hedging:
+        return Hedging(
+            hedging.quantile,
+            hedging.min_delay_ms / 1000,
+            RetryBudget(hedging.budget_percent, 0.0),
+            tally,
+            kit.dialer.deadlines.seconds,
+            kit.reactor.callLater,
+        )
+
+    return parts.take(("hedging", config.name, hedging), make)
 
 
 # -- backends -------------------------------------------------------------------------------------------------------------------------

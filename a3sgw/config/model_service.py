@@ -232,8 +232,8 @@ class MirrorConfig:
     Send a copy of some requests to another service and throw its answers away.
 
     A copy is what a server gets, after all middlewares, marked with `X-Shadow: true`; its `Host` is that of the other service's settings.
-    It follows the body as it comes. Clients never wait for a copy, and nothing that becomes of one changes what they are answered. The other
-    service's own `mirror`, `failover` and `scaling.buffer_enabled` do not concern copies.
+    It follows the body as it comes. Clients never wait for a copy, and nothing that becomes of one changes what they are answered. Of the
+    other service, `mirror`, `failover` and `scaling.buffer_enabled` do not concern copies.
     """
 
     service: str = setting(NAME, "The service that gets the copies.")
@@ -267,6 +267,10 @@ class FailoverConfig:
 class HedgingConfig:
     """
     Ask a second server when the first takes unusually long, and use the answer that comes first. For methods that may be repeated only.
+
+    How long is unusual is learnt from the service's own answers of the last minute or so; while there are too few of them (fifty, or more
+    for a high quantile), there is no second attempt. Nor is there one for a request whose body is not whole in memory (`max_replay_bytes`), or whose client is bound to a
+    server by a cookie. A second server that answers with 5xx or 429 is not listened to while the first may yet answer.
     """
 
     quantile: float = setting(
@@ -275,7 +279,7 @@ class HedgingConfig:
     min_delay_ms: int = setting(
         Integer(minimum=1, maximum=3_600_000, unit="milliseconds"), "The second server is never asked sooner.", default=10
     )
-    budget_percent: int = setting(_PERCENT, "At most this part of the requests is sent twice.", default=5)
+    budget_percent: int = setting(_PERCENT, "At most this part of the requests of the last ten seconds is sent twice.", default=5)
 
 
 @attrs.frozen(kw_only=True)
@@ -407,7 +411,7 @@ class ServiceConfig:
     )
     mirror: MirrorConfig | None = setting(ObjectKind(MirrorConfig), "Copies of requests for another service.", default=None)
     failover: FailoverConfig | None = setting(ObjectKind(FailoverConfig), "The service that steps in.", default=None)
-    hedging: HedgingConfig | None = setting(ObjectKind(HedgingConfig), "Second attempts at slow requests.", default=None, runs=False)
+    hedging: HedgingConfig | None = setting(ObjectKind(HedgingConfig), "Second attempts at slow requests.", default=None)
     scaling: ScalingConfig | None = setting(
         ObjectKind(ScalingConfig), "Limits of concurrency, waiting, and automatic scaling.", default=None
     )

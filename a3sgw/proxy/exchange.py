@@ -40,6 +40,7 @@ from a3sgw.wire.http1 import status_line
 from a3sgw.wire.request_id import new_request_id
 
 if TYPE_CHECKING:
+    from a3sgw.proxy.hedge import Hedge
     from a3sgw.proxy.mirror import Copy
 
 __all__ = ["Exchange", "new_request_id"]
@@ -53,9 +54,9 @@ class Exchange(Record):
 
     `request_ended` says that the whole request body has been received. `_replay` holds the body pieces sent so far while the request could
     still be sent again, `_pending` what has been received but could not be sent yet. `_cancel_wait` ends the waiting for whatever is waited
-    for. `_was_sent` says that an attempt came to sending; `_copy` is what followed it to a shadow service. `_local_outcome` is why the
-    answer is the gateway's own, if it is. `stale_retried` says that one of the `attempts` was lost on a kept connection that the backend
-    had closed, and made good.
+    for. `_was_sent` says that an attempt came to sending; `_copy` is what followed it to a shadow service, and `_hedge` watches whether a
+    second one is needed beside it. `_local_outcome` is why the answer is the gateway's own, if it is. `stale_retried` says that one of the
+    `attempts` was lost on a kept connection that the backend had closed, and made good.
 
     For middlewares: `head`, `forwarding` and `response_header_timeout` (seconds for one attempt) may be changed until the request is sent;
     `notes` is for what they want to remember, by middleware.
@@ -66,6 +67,7 @@ class Exchange(Record):
         "_client_is_slow",
         "_copy",
         "_downstream",
+        "_hedge",
         "_holds_backend",
         "_is_answered",
         "_local_outcome",
@@ -118,6 +120,7 @@ class Exchange(Record):
         self._downstream: Any = downstream
         self._upstream: Any = None
         self._copy: Copy | None = None
+        self._hedge: Hedge | None = None
         self._was_sent = False
         self._client_is_slow = False
         self._cancel_wait: Callable[[], object] | None = None
@@ -369,6 +372,8 @@ class Exchange(Record):
         The pool found none: nothing was sent, so another backend may be tried whatever the request is.
         """
         self._cancel_wait = None
+        if self._hedge is not None and self._hedge.takes_over(outcome):
+            return
         assert self.backend is not None
         self._tried.append(self.backend)
         self._let_go_of_backend(outcome, 0)
@@ -448,9 +453,11 @@ class Exchange(Record):
             self._downstream.free_request(WAITING_ROOM)
         if not self._was_sent:
             self._was_sent = True
-            mirror = self.service.traits.mirror
-            if mirror is not None:
-                self._copy = mirror.copy(self, piece, ended, trailers)
+            traits = self.service.traits
+            if traits.mirror is not None:
+                self._copy = traits.mirror.copy(self, piece, ended, trailers)
+            if traits.hedging is not None:
+                self._hedge = traits.hedging.begin(self, self._passage)
 
     def request_lines(self, address: BackendAddress) -> list[bytes]:
         """
@@ -495,6 +502,8 @@ class Exchange(Record):
         self.upstream_status = head.status
         if ended:
             self._upstream = None
+        if self._hedge is not None:
+            self._hedge.answered(head.status)
         if self._ticket >= 0:
             self._end_watch(Outcome.COMPLETED, head.status)
         traits = self.service.traits
@@ -581,6 +590,8 @@ class Exchange(Record):
         The upstream broke off and is gone. `is_stale` says that it was a pooled connection that had not answered anything.
         """
         self._upstream = None
+        if self._hedge is not None and self._hedge.takes_over(Outcome.CLIENT_CLOSED if is_stale else outcome):
+            return
         self.detail = detail
         head = self.head
         assert head is not None
@@ -644,6 +655,8 @@ class Exchange(Record):
         Answer with `response` and end.
         """
         self._local_outcome = outcome
+        if self._hedge is not None:
+            self._hedge.close()
         head, piece = self._as_response(response)
         if self._passage is None:
             self.send_response(head, piece, True)
@@ -730,9 +743,56 @@ class Exchange(Record):
         if self._downstream is not None:
             self._give_up(Outcome.INTERNAL_ERROR)
 
+    # -- what hedging causes
+
+    @property
+    def may_be_hedged(self) -> bool:
+        """
+        Whether the whole request could be sent once more, and nobody but the server lets the exchange wait.
+        """
+        return self.request_ended and not self._replay_is_lost and not self._client_is_slow
+
+    def others(self) -> list[Backend]:
+        """
+        Return the servers that a second attempt, beside the one under way, could go to.
+        """
+        first = self.backend
+        assert first is not None
+        avoided = [first, *self._tried, *self._excluded()]
+        return [backend for backend in self.service.usable if backend not in avoided and backend.revision == first.revision]
+
+    def repeat(self, upstream: IUpstream, lessee: Hedge) -> None:
+        """
+        Send the whole request on `upstream`, whose reports go to `lessee`.
+        """
+        trailers = self._trailers
+        upstream.send_request(lessee, b"".join([*(self._replay or ()), self._pending]), not trailers)
+        if trailers:
+            upstream.send_end(trailers)
+
+    def adopt(self, hedge: Hedge, outcome: Outcome) -> None:
+        """
+        Go on with another attempt in the place of the one under way, which is given up or has ended with `outcome`.
+        """
+        self._drop_upstream()
+        assert self.backend is not None
+        self._tried.append(self.backend)
+        self._let_go_of_backend(outcome, 0)
+        # What the lost connection did not take must not hold the next request up.
+        self._downstream.free_request(UPSTREAM_SLOW)
+        self.backend, self._ticket, self.leased = hedge.backend, hedge.ticket, hedge.leased
+        self._holds_backend = True
+        self._upstream = hedge.upstream
+        if hedge.is_waiting:
+            self._cancel_wait = hedge.cancel
+        elif self._client_is_slow and hedge.upstream is not None:
+            hedge.upstream.hold_response(CLIENT_SLOW)
+
     # -- the end
 
     def _drop_upstream(self) -> None:
+        if self._hedge is not None:
+            self._hedge.close()
         upstream = self._upstream
         cancel = self._cancel_wait
         if upstream is not None:
