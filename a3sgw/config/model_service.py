@@ -269,8 +269,9 @@ class HedgingConfig:
     Ask a second server when the first takes unusually long, and use the answer that comes first. For methods that may be repeated only.
 
     How long is unusual is learnt from the service's own answers of the last minute or so; while there are too few of them (fifty, or more
-    for a high quantile), there is no second attempt. Nor is there one for a request whose body is not whole in memory (`max_replay_bytes`), or whose client is bound to a
-    server by a cookie. A second server that answers with 5xx or 429 is not listened to while the first may yet answer.
+    for a high quantile), there is no second attempt. Nor is there one for a request whose body is not whole in memory
+    (`max_replay_bytes`), or whose client is bound to a server by a cookie. A second server that answers with 5xx or 429 is not listened to
+    while the first may yet answer.
     """
 
     quantile: float = setting(
@@ -279,7 +280,9 @@ class HedgingConfig:
     min_delay_ms: int = setting(
         Integer(minimum=1, maximum=3_600_000, unit="milliseconds"), "The second server is never asked sooner.", default=10
     )
-    budget_percent: int = setting(_PERCENT, "At most this part of the requests of the last ten seconds is sent twice.", default=5)
+    budget_percent: int = setting(
+        _PERCENT, "At most this part of the requests of the last ten seconds is sent twice.", default=5
+    )
 
 
 @attrs.frozen(kw_only=True)
