@@ -53,8 +53,11 @@ def advise(config: GatewayConfig, positions: Mapping[str, Position]) -> tuple[Pr
     findings = Findings(positions)
     for name, middleware in config.middlewares.items():
         path = item_path("middlewares", name)
-        for key, text in getattr(middleware, "advice", tuple)():
+        found, bug = _said_by(middleware, "advice")
+        for key, text in found:
             findings.report(f"{path}.{key}", f"{path}.{key} {text}")
+        if bug:
+            findings.report(path, f"middleware {quote(name)} of type {quote(middleware.type)} cannot be given advice: {bug}")
     return tuple(findings.problems)
 
 
@@ -102,8 +105,11 @@ def _check_middleware(
         elif len(given) > 1:
             findings.report(f"{path}.{given[1]}", f"middleware {quote(name)} has both {' and '.join(given)}; give one of them", places)
     attributes = [f"{path}.{declared.key}" for declared in settings_of(middleware.__class__)]
-    for key, text in getattr(middleware, "problems", tuple)():
+    found, bug = _said_by(middleware, "problems")
+    for key, text in found:
         findings.report(f"{path}.{key}" if key else path, f"middleware {quote(name)} {text}", attributes)
+    if bug:
+        findings.report(path, f"middleware {quote(name)} of type {quote(middleware.type)} cannot be checked: {bug}", attributes)
     for key, noun in getattr(middleware, "names", {}).items():
         named = getattr(middleware, key)
         if noun == "middleware":
@@ -111,6 +117,19 @@ def _check_middleware(
         elif named is not None and not knows_service(named):
             hint = findings.hint(f"{path}.{key}", named, config.services) or ", which does not exist"
             findings.report(f"{path}.{key}", f"middleware {quote(name)} names service {findings.show(f'{path}.{key}', named)}{hint}")
+
+
+def _said_by(middleware: Any, method: str) -> tuple[list[tuple[str, str]], str]:
+    """
+    Return what the class of `middleware` finds by `method`, if it has one, and the bug that it met. It may be a plugin's.
+    """
+    found: list[tuple[str, str]] = []
+    try:
+        for key, text in getattr(middleware, method, tuple)():
+            found.append((key, text))
+    except Exception as error:
+        return found, f"{type(error).__name__}: {error}"
+    return found, ""
 
 
 def _check_dashboard(config: GatewayConfig, findings: Findings) -> None:

@@ -9,10 +9,13 @@ from twisted.plugin import IPlugin
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from a3sgw.config.kinds import Integer
+from a3sgw.config.setting import label, setting
 from a3sgw.dropins import NO_DROPINS, CatalogError, Dropins, Fault
 from a3sgw.interfaces import IBalancerFactory
 from a3sgw.loading import load_string
 from a3sgw.middleware.catalog import BUILT_IN, Catalog
+from a3sgw.middleware.factory import MiddlewareFactory
 from a3sgw.service.balance import RoundRobinFactory
 from a3sgw.service.strategies import strategies_of
 from a3sgw.testing import Dialogue
@@ -138,3 +141,47 @@ class StrategyTests(SynchronousTestCase):
         for _ in range(2):
             dialogue.say(dialogue.connect(), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         self.assertEqual([attempt.addresses[0][1][0] for attempt in dialogue.attempts], ["192.0.2.2", "192.0.2.2"])
+
+
+@attrs.frozen(kw_only=True)
+class ClumsyConfig:
+    """
+    A type of a plugin that has bugs.
+    """
+
+    type = "clumsy"
+    name: str = label()
+    size: int = setting(Integer(), "How clumsy.", default=0)
+
+    def problems(self):
+        """
+        Find one problem, and fall over the next.
+        """
+        yield "size", "is too clumsy"
+        raise KeyError("depth")
+
+    def advice(self):
+        """
+        Return something that is no advice.
+        """
+        return 1
+
+
+class PluginBugTests(SynchronousTestCase):
+    """
+    A plugin with bugs costs its middlewares, and nobody is shown Python.
+    """
+
+    def test_checks(self):
+        """What its class finds before it falls over is told, and so is that it did, with the place of the block."""
+        catalog = Catalog.of([*BUILT_IN, MiddlewareFactory(ClumsyConfig, lambda config, surroundings: None)])
+        loaded = load_string(CONFIG.format(type="clumsy"), "gw.hcl", {}, catalog)
+        self.assertEqual(
+            [str(problem) for problem in loaded.problems],
+            [
+                'gw.hcl:3:1: middleware "closed" is too clumsy',
+                "gw.hcl:3:1: middleware \"closed\" of type \"clumsy\" cannot be checked: KeyError: 'depth'",
+            ],
+        )
+        [warning] = loaded.warnings
+        self.assertIn('middleware "closed" of type "clumsy" cannot be given advice: TypeError: ', str(warning))
