@@ -9,15 +9,19 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from a3sgw.loading import load
 from contrib.bench import procfs, report
 from contrib.bench.__main__ import choose, parse_arguments
 from contrib.bench.candidates import Gateway, HAProxy, Nginx, Plan, candidates
 from contrib.bench.cases import CASES, LARGE_BODY, SMALL_BODY, route_host
 from contrib.bench.check import Answer, parse_answer
+from contrib.bench.clients import doubt_memory, measure_clients
 from contrib.bench.measure import Load, Sample, doubt, parse_load
 from contrib.bench.micro import PIECES, Piece, time_piece
+from contrib.bench.middlewares import choose_variations, middleware_cases
 from contrib.bench.prober import percentile
 from contrib.bench.processes import BenchError, Cores, VoidRunError
+from contrib.bench.variations import ALL, REFUSED
 
 COUNTED = {
     "duration_us": 2000000,
@@ -131,6 +135,16 @@ class LoadTests(SynchronousTestCase):
         self.assertIn("saw only 999", doubt(load, size=330, asked=999, connections=64) or "")
         self.assertIn("saw 1300", doubt(load, size=330, asked=1300, connections=64) or "")
         self.assertIn("do not make", doubt(load, size=210, asked=1000, connections=64) or "")
+
+    def test_refused(self):
+        """
+        Where everything is to be refused, a single request that passes voids the run, and so does one that got to the upstream.
+        """
+        self.assertEqual(parse_load(wrk_output(status=50000), is_refusal=True), parse_load(wrk_output()))
+        self.assertIn("1 of 50000", str(self.assertRaises(VoidRunError, parse_load, wrk_output(status=49999), is_refusal=True)))
+        load = Load(2.0, 1000, 330000, 0.001, 0.002)
+        self.assertIsNone(doubt(load, size=330, asked=0, connections=64, is_refusal=True))
+        self.assertIn("saw 1", doubt(load, size=330, asked=1, connections=64, is_refusal=True) or "")
 
     def test_percentile(self):
         """
@@ -259,6 +273,30 @@ class CandidateTests(SynchronousTestCase):
         self.assertEqual(named.argv, ["python", "sketch.py", "--to=127.0.0.1:9090", "8080"])
         self.assertIsNone(named.access_log)
 
+    def test_middlewares(self):
+        """
+        The gateway finds nothing wrong with any of the middlewares that are measured, and each is on the router.
+        """
+        for variation in (*ALL, REFUSED):
+            plan = self.make_plan()
+            Gateway(variation.name, variation=variation).launch(plan)
+            result = load(str(plan.directory / f"{variation.name}.hcl"), {})
+            self.assertEqual([str(problem) for problem in result.problems], [], variation.name)
+            (router,) = result.valid_config().routers.values()
+            self.assertEqual(len(router.middlewares), len(variation.blocks))
+
+    def test_credentials(self):
+        """
+        Requests of the middlewares' case bear whatever any of them looks for, in the checks and in the load.
+        """
+        full, limited = middleware_cases()
+        for variation in ALL:
+            for name in variation.headers:
+                self.assertIn(full.make(0).headers[name], full.script)
+        self.assertTrue(limited.paced)
+        self.assertEqual([variation.name for variation in choose_variations(["cors", "retry"])], ["cors", "retry"])
+        self.assertIn("there is no corse", str(self.assertRaises(BenchError, choose_variations, ["corse"])))
+
     def test_cores(self):
         """
         The proxy shares its core only if there is no second, the load generator its own only if there is no third.
@@ -300,6 +338,16 @@ class ReportTests(SynchronousTestCase):
         self.assertEqual(gateway.split(), ["a3sgw", "35.0", "35.0-35.0", "1.75", "10.0", "25,000", "50%", "1.00", "9.00", "1%"])
         self.assertEqual(nginx.split()[:4], ["nginx", "20.0", "20.0-20.0", "1.00"])
         self.assertEqual(direct.split()[:5], ["direct", "-", "-", "-", "-"])
+
+    def test_reference(self):
+        """
+        The candidates can be compared with another one than nginx.
+        """
+        summaries = {name: report.summarise([sample(cpu=cpu)]) for name, cpu in [("a3sgw", 2.0), ("cors", 2.2)]}
+        head, plain, cors, _ = report.case_table(summaries, reference="a3sgw").splitlines()
+        self.assertIn("x a3sgw", head)
+        self.assertEqual((plain.split()[3], cors.split()[3]), ("1.00", "1.10"))
+        self.assertEqual(report.case_json({"a3sgw": [sample()], "cors": [sample()]}, reference="a3sgw")["cors"]["ratio_to_a3sgw"], 1.0)
 
     def test_json(self):
         """
@@ -360,6 +408,29 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual([candidate.name for candidate in chosen], ["direct"])
         self.assertEqual(left_out, {"before": "/no/such/gateway not found"})
         self.assertIn("before: /no/such/gateway not found, skipped", output.getvalue())
+
+
+class ClientTests(SynchronousTestCase):
+    """
+    Tests for the memory of a rate limit.
+    """
+
+    def test_remembered(self):
+        """
+        Of more clients than may be remembered, no more are.
+        """
+        point = measure_clients(300, 100)
+        self.assertEqual((point["clients"], point["remembered"]), (300, 100))
+        self.assertIsNone(doubt_memory(point))
+
+    def test_doubt(self):
+        """
+        A limit that remembers more than it may, or needs more memory for it than it should, voids the run.
+        """
+        point = {"max_clients": 100_000, "remembered": 100_000, "grown_bytes": 30 << 20}
+        self.assertIsNone(doubt_memory(point))
+        self.assertIn("100,001 clients", doubt_memory({**point, "remembered": 100_001}) or "")
+        self.assertIn("memory grew by 41,943,040 bytes", doubt_memory({**point, "grown_bytes": 40 << 20}) or "")
 
 
 class MicroTests(SynchronousTestCase):

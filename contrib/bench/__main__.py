@@ -11,7 +11,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,12 @@ from typing import Any
 from . import report
 from .candidates import Candidate, candidates
 from .cases import CASES, Case
-from .measure import Conditions, Sample, load_program, measure
+from .clients import run_clients
+from .measure import Conditions, Sample, load_program
 from .memory import measure_idle, measure_soak
+from .middlewares import choose_variations, run_middlewares
 from .processes import BenchError, Cores, VoidRunError, raise_file_limit
+from .rounds import measure_rounds, progress
 from .stage import set_stage
 from .upstream import upstream_program
 
@@ -48,6 +50,10 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--idle", type=_positive, nargs="?", const=10000, metavar="N", help="instead: memory of N idle clients (10000)")
     instead.add_argument("--soak", type=_positive, metavar="SECONDS", help="instead: memory over SECONDS of load, for a3sgw or --only")
+    instead.add_argument(
+        "--middlewares", type=_names, nargs="?", const=[], metavar="A,B", help="instead: this gateway with middlewares (default: all)"
+    )
+    instead.add_argument("--clients", type=_positive, metavar="N", help="instead: memory of a rate limit that N clients have come to")
     parser.add_argument("--interval", type=_positive, help="seconds between the lines of --soak (default: a twentieth of it, at least 1)")
     options = parser.parse_args(arguments)
     for name in options.cases:
@@ -75,7 +81,10 @@ def choose(options: argparse.Namespace) -> tuple[list[Candidate], dict[str, str]
     """
     everyone = candidates(options.also)
     default = list(everyone)
-    if options.idle:
+    if options.middlewares is not None:
+        choose_variations(options.middlewares)
+        default = ["a3sgw"]
+    elif options.idle:
         default = ["a3sgw", *(entry.partition("=")[0].strip() for entry in options.also), "nginx"]
     elif options.soak:
         default = ["a3sgw"]
@@ -106,21 +115,7 @@ def run_cases(chosen: list[Candidate], options: argparse.Namespace, conditions: 
         place = directory / f"routes{routes}"
         with set_stage(able, place, conditions.cores, files=files, connections=conditions.connections, routes=routes) as stage:
             for case in (case for case in cases if case.routes == routes):
-                script = directory / f"{case.name}.lua"
-                script.write_text(case.script)
-                samples: dict[str, list[Sample]] = {target.name: [] for target in stage.targets}
-                for turn in range(-1, options.rounds):
-                    # The first turn is a short one that nobody counts: caches, pools and specialised bytecode are warm afterwards.
-                    how = conditions if turn >= 0 else Conditions(conditions.cores, 1, conditions.connections, conditions.rate)
-                    for target in stage.targets:
-                        _progress(f"{case.name}: {f'round {turn + 1} of {options.rounds}' if turn >= 0 else 'warming up'}, {target.name}")
-                        sample = measure(target, case, script, how, stage.upstream)
-                        if turn >= 0:
-                            samples[target.name].append(sample)
-                    time.sleep(1.2)  # Longer than any of them keeps its log to itself.
-                    stage.check_access_logs()
-                    stage.cut_access_logs()
-                _progress("")
+                samples = measure_rounds(stage, case, directory, conditions, options.rounds)
                 found[case.name] = {"meaning": case.meaning, "candidates": report.case_json(samples)}
                 _print_case(case, samples, options)
     return found
@@ -135,15 +130,6 @@ def _print_case(case: Case, samples: dict[str, list[Sample]], options: argparse.
     if note:
         print(note)
     sys.stdout.flush()
-
-
-def _progress(text: str) -> None:
-    """
-    Show what is going on, if somebody is looking.
-    """
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[K{text}")
-        sys.stderr.flush()
 
 
 def run_idle(chosen: list[Candidate], options: argparse.Namespace, conditions: Conditions, directory: Path, files: int) -> dict[str, Any]:
@@ -187,6 +173,11 @@ def run(options: argparse.Namespace) -> None:
     """
     Do what was asked. Raises `BenchError`.
     """
+    if options.clients:
+        points = run_clients(options.clients)
+        if options.json:
+            options.json.write_text(json.dumps({"machine": report.machine(), "clients": points}, indent=2) + "\n")
+        return
     chosen, left_out = choose(options)
     # Before anything is started, so that what is missing is known at once.
     upstream_program()
@@ -206,8 +197,11 @@ def run(options: argparse.Namespace) -> None:
     conditions = Conditions(cores, options.seconds, options.connections, options.rate)
     directory = Path(tempfile.mkdtemp(prefix="a3sgw-bench-"))
     try:
-        kind, measured = ("idle", run_idle) if options.idle else ("soak", run_soak) if options.soak else ("cases", run_cases)
-        found = measured(chosen, options, conditions, directory, files)
+        if options.middlewares is not None:
+            kind, found = "middlewares", run_middlewares(options.middlewares, options.rounds, conditions, directory, files)
+        else:
+            kind, measured = ("idle", run_idle) if options.idle else ("soak", run_soak) if options.soak else ("cases", run_cases)
+            found = measured(chosen, options, conditions, directory, files)
     finally:
         if options.keep:
             print(f"Configurations and logs are in {directory}.")
@@ -228,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run(options)
     except VoidRunError as error:
-        _progress("")
+        progress("")
         print(f"VOID: {error}", file=sys.stderr)
         return 1
     except BenchError as error:

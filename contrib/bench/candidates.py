@@ -20,6 +20,7 @@ from pathlib import Path
 
 from .cases import HOST, route_host
 from .processes import find_program
+from .variations import PLAIN, Variation
 
 __all__ = ["Caddy", "Candidate", "Direct", "Gateway", "HAProxy", "Launch", "Nginx", "Plan", "TwistedWeb", "candidates"]
 
@@ -67,6 +68,7 @@ class Candidate:
     """
 
     name = ""
+    variation = PLAIN
     routes = True
     """Whether it chooses by host; one that does not is left out of the cases with many routes."""
 
@@ -112,10 +114,12 @@ class Gateway(Candidate):
     This gateway, or another command that takes its configuration.
 
     `command` may hold `{config}`, `{port}`, `{upstream}` and `{log}`; one that holds none of the first two gets `--config FILE` at its end.
+    Every router lists the middlewares of `variation`.
     """
 
-    def __init__(self, name: str = "a3sgw", command: str | None = None) -> None:
+    def __init__(self, name: str = "a3sgw", command: str | None = None, variation: Variation = PLAIN) -> None:
         self.name = name
+        self.variation = variation
         self._command = command
 
     def _argv(self) -> list[str]:
@@ -137,8 +141,10 @@ class Gateway(Candidate):
 
     def launch(self, plan: Plan) -> Launch | None:
         log = plan.directory / f"{self.name}.access"
+        listed = f"  middlewares = {self.variation.listed}\n" if self.variation.blocks else ""
         routers = "\n".join(
-            f'routers "r{number}" {{\n  rule    = "Host(`{host}`)"\n  service = "upstream"\n}}' for number, host in enumerate(plan.hosts)
+            f'routers "r{number}" {{\n  rule    = "Host(`{host}`)"\n  service = "upstream"\n{listed}}}'
+            for number, host in enumerate(plan.hosts)
         )
         config = plan.write(
             f"{self.name}.hcl",
@@ -147,6 +153,7 @@ entrypoints "web" {{
   address = "127.0.0.1:{plan.port}"
 }}
 {routers}
+{self.variation.middlewares(plan.directory)}
 services "upstream" {{
   load_balancer {{
     servers = [{{ url = "http://127.0.0.1:{plan.upstream_port}" }}]
@@ -326,7 +333,8 @@ def candidates(also: Sequence[str] = ()) -> dict[str, Candidate]:
     """
     Return all candidates in the order they take turns. `also` holds `NAME=COMMAND` of further gateways.
     """
-    extra = [Gateway(*(part.strip() for part in entry.split("=", 1))) for entry in also]
+    split = [entry.split("=", 1) for entry in also]
+    extra = [Gateway(name.strip(), command.strip()) for name, command in split]
     everyone = [Gateway(), *extra, Nginx(), HAProxy(), Caddy(), TwistedWeb(), Direct()]
     return {candidate.name: candidate for candidate in everyone}
 

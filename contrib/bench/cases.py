@@ -8,10 +8,10 @@ so what is checked is what is measured.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-__all__ = ["CASES", "HOST", "LARGE_BODY", "SMALL_BODY", "Case", "Request", "route_host"]
+__all__ = ["CASES", "HOST", "LARGE_BODY", "SMALL_BODY", "Case", "Request", "route_host", "varied_requests"]
 
 HOST = "bench.test"
 """The host of every case without routes of its own."""
@@ -99,12 +99,17 @@ def _fixed(method: str, target: str, headers: dict[str, str], body: bytes = b"")
     return lambda number: request, "\n".join([*lines, _LUA_DONE])
 
 
-def _varied() -> tuple[Callable[[int], Request], str]:
+def varied_requests(more: Mapping[str, str]) -> tuple[Callable[[int], Request], str]:
+    """
+    Return a function that makes requests which differ in path, query and cookie, all with `more` headers, and the same as a script.
+    """
+    common = {**_BROWSER, **more}
+
     def make(number: int) -> Request:
         cookie = f"session=s{number * 7919}; theme=dark"
-        return Request("GET", f"/shop/item/{number}?page={number % 97}&q=n{number}", HOST, {**_BROWSER, "Cookie": cookie})
+        return Request("GET", f"/shop/item/{number}?page={number % 97}&q=n{number}", HOST, {**common, "Cookie": cookie})
 
-    tail = Request("GET", "", HOST, _BROWSER).encode().decode().partition(" HTTP/1.1")[2].removesuffix("\r\n")
+    tail = Request("GET", "", HOST, common).encode().decode().partition(" HTTP/1.1")[2].removesuffix("\r\n")
     script = (
         f"{_LUA_RANDOM}local tail = {json.dumps(' HTTP/1.1' + tail)}\n"
         "function request()\n"
@@ -136,11 +141,11 @@ CASES = {
     case.name: case
     for case in (
         Case("same", "the same small request again and again", *_fixed("GET", "/shop/item/1?page=1", {"Cookie": "session=s1; theme=dark"})),
-        Case("varied", "path, query and cookie differ in every request, a header in every response", *_varied()),
+        Case("varied", "path, query and cookie differ in every request, a header in every response", *varied_requests({})),
         Case("64k", "responses of 64 KiB", *_fixed("GET", "/static/64k.bin", {}), answer=LARGE_BODY),
         Case("post10k", "requests with a body of 10 KiB, read whole by the upstream", *_fixed("POST", "/post", {}, POST_BODY)),
         Case("newconn", "a new client connection for every request", *_fixed("GET", "/shop/item/1?page=1", {"Connection": "close"})),
-        Case("paced", "latency of varied requests at a fixed rate, below what any candidate can do", *_varied(), paced=True),
+        Case("paced", "latency of varied requests at a fixed rate, below what any candidate can do", *varied_requests({}), paced=True),
         Case("routes1000", "1,000 host routes, the requests spread over them", *_routes(1000), routes=1000),
         Case("routes10000", "10,000 host routes, the requests spread over them", *_routes(10000), routes=10000),
     )

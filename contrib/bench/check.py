@@ -10,12 +10,13 @@ from __future__ import annotations
 import itertools
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .cases import Case, Request
 from .processes import Child, VoidRunError
 from .upstream import Upstream
+from .variations import PLAIN, Variation
 
 __all__ = ["Answer", "Target", "check_candidate", "parse_answer", "read_answer"]
 
@@ -27,7 +28,8 @@ class Target:
     """
     A candidate that runs: where it is reached, its process, if it has one, and the log that must grow.
 
-    `forwarded` says that the upstream must see `X-Forwarded-For`, `routed` that a host without a route must not get to it.
+    `forwarded` says that the upstream must see `X-Forwarded-For`, `routed` that a host without a route must not get to it. `variation` says
+    what the middlewares of a gateway do.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Target:
     access_log: Path | None
     forwarded: bool
     routed: bool
+    variation: Variation = PLAIN
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,8 @@ def check_candidate(target: Target, case: Case, upstream: Upstream, questions: i
                 connection = socket.create_connection(("127.0.0.1", target.port), 30)
             connection.sendall(request.encode(X_Verify=verify_id))
             answer = read_answer(connection)
-            _judge(request, case, answer, upstream, verify_id, target.forwarded)
-            seen.add(answer.headers["x-response-id"])
+            _judge(request, case, answer, upstream, verify_id, target)
+            seen.add(answer.headers.get("x-response-id", f"none, {number}"))
             size = answer.size
             if request.headers.get("Connection") == "close":
                 connection.close()
@@ -114,6 +117,8 @@ def check_candidate(target: Target, case: Case, upstream: Upstream, questions: i
             raise ValueError(f"{questions} requests brought {len(seen)} different X-Response-Id: answers are kept and given again")
         if target.routed:
             _check_unknown_host(target.port)
+        if target.variation.guards:
+            _check_guard(target, case)
     except (OSError, ValueError) as error:
         raise VoidRunError(f"{target.name} failed the check of case {case.name}: {error or type(error).__name__}.") from error
     finally:
@@ -122,19 +127,26 @@ def check_candidate(target: Target, case: Case, upstream: Upstream, questions: i
     return size
 
 
-def _judge(request: Request, case: Case, answer: Answer, upstream: Upstream, verify_id: str, forwarded: bool) -> None:
-    if answer.status != 200:
-        raise ValueError(f"status {answer.status} instead of 200")
+def _judge(request: Request, case: Case, answer: Answer, upstream: Upstream, verify_id: str, target: Target) -> None:
+    variation = target.variation
+    if answer.status != variation.status:
+        raise ValueError(f"status {answer.status} instead of {variation.status}")
+    if variation.shows and variation.shows not in answer.headers:
+        raise ValueError(f"the answer has no {variation.shows}, so the middleware did not see it")
+    if variation.is_refusal:
+        if "x-response-id" in answer.headers:
+            raise ValueError("the upstream was asked, though it was to be refused")
+        return
     if answer.body != case.answer:
         raise ValueError(f"the body of {len(answer.body)} bytes is not the upstream's of {len(case.answer)}")
     if "x-response-id" not in answer.headers:
         raise ValueError("the upstream's header X-Response-Id was lost")
     account = upstream.account_of(verify_id)
-    wanted = {"method": request.method, "target": request.target, "body": request.body.decode()}
+    wanted = {"method": request.method, "target": variation.asks(request.target), "body": request.body.decode()}
     for what, value in wanted.items():
         if account[what] != value:
             raise ValueError(f"the upstream saw {what} {account[what]!r:.80} instead of {value!r:.80}")
-    if forwarded and "127.0.0.1" not in account["forwarded_for"]:
+    if target.forwarded and "127.0.0.1" not in account["forwarded_for"]:
         raise ValueError(f"the upstream saw X-Forwarded-For {account['forwarded_for']!r}, which does not name the client")
 
 
@@ -142,10 +154,26 @@ def _check_unknown_host(port: int) -> None:
     """
     Ask for a host no candidate routes: one that answers from the upstream does not route at all.
     """
+    if b"x-response-id" in _ask_once(port, Request("GET", "/", "unknown.invalid", {})).lower():
+        raise ValueError("a host without a route was forwarded")
+
+
+def _check_guard(target: Target, case: Case) -> None:
+    """
+    Ask without what the middleware looks for: one that lets this pass has checked nothing.
+    """
+    request = case.make(next(_numbers))
+    without = {name: value for name, value in request.headers.items() if name not in target.variation.headers}
+    raw = _ask_once(target.port, replace(request, headers=without))
+    if not raw.startswith(b"HTTP/1.1 401 ") or b"x-response-id" in raw.lower():
+        names = ", ".join(target.variation.headers)
+        raise ValueError(f"a request without {names} was answered {raw[9:12].decode('latin-1')!r} and not 401")
+
+
+def _ask_once(port: int, request: Request) -> bytes:
     with socket.create_connection(("127.0.0.1", port), 30) as connection:
-        connection.sendall(Request("GET", "/", "unknown.invalid", {}).encode(Connection="close"))
+        connection.sendall(request.encode(Connection="close"))
         raw = b""
         while more := connection.recv(65536):
             raw += more
-    if b"x-response-id" in raw.lower():
-        raise ValueError("a host without a route was forwarded")
+    return raw

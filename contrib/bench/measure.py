@@ -70,14 +70,19 @@ class Conditions:
     rate: float
 
 
-def parse_load(text: str) -> Load:
+def parse_load(text: str, *, is_refusal: bool = False) -> Load:
     """
-    Read the line our script makes `wrk` print at its end. Raises `VoidRunError` if any request failed.
+    Read the line our script makes `wrk` print at its end. Raises `VoidRunError` if any request failed; with `is_refusal`, if any was not
+    refused.
     """
     line = next((line for line in text.splitlines() if line.startswith("bench {")), None)
     if line is None:
         raise VoidRunError(f"wrk ended without its summary. It said:\n{text.strip()[-2000:] or '(nothing)'}")
     counted = json.loads(line.removeprefix("bench "))
+    if is_refusal:
+        refused, counted["status"] = counted["status"], 0
+        if refused != counted["requests"]:
+            raise VoidRunError(f"{counted['requests'] - refused} of {counted['requests']} requests passed that were to be refused.")
     faults = [f"{counted[what]} {words}" for what, words in _FAULTS.items() if counted[what]]
     if faults:
         raise VoidRunError(f"wrk saw {', '.join(faults)} among {counted['requests']} requests.")
@@ -102,7 +107,7 @@ def load_program() -> str:
     return require_program("wrk", "to make load", "wrk")
 
 
-def run_wrk(port: int, script: Path, core: int, *, seconds: int, connections: int) -> Load:
+def run_wrk(port: int, script: Path, core: int, *, seconds: int, connections: int, is_refusal: bool = False) -> Load:
     """
     Load `port` with `wrk` from one thread on `core`.
     """
@@ -116,17 +121,21 @@ def run_wrk(port: int, script: Path, core: int, *, seconds: int, connections: in
         raise VoidRunError(f"wrk did not end within {seconds + 60} s.") from None
     finally:
         child.stop()
-    return parse_load(log.read_text(errors="replace"))
+    return parse_load(log.read_text(errors="replace"), is_refusal=is_refusal)
 
 
-def run_probe(port: int, case: Case, conditions: Conditions) -> Load:
+def run_probe(port: int, case: Case, conditions: Conditions, status: int = 200) -> Load:
     """
     Ask the case's requests at a fixed rate.
     """
     first = int(time.time()) % 1_000_000_000
     connections = min(16, conditions.connections)
+
+    def encode(number: int) -> bytes:
+        return case.make(first + number).encode()
+
     try:
-        found = probe(port, lambda number: case.make(first + number).encode(), conditions.rate, conditions.seconds, connections)
+        found = probe(port, encode, conditions.rate, conditions.seconds, connections, status=status)
     except (OSError, ValueError) as error:
         raise VoidRunError(f"A request of case {case.name} failed: {error}.") from error
     if not found.values:
@@ -138,6 +147,7 @@ def measure(target: Target, case: Case, script: Path, conditions: Conditions, up
     """
     Check the candidate, load it, check it again. Raises `VoidRunError` if anything was not as it must be.
     """
+    is_refusal = target.variation.is_refusal
     size = check_candidate(target, case, upstream)
     core = conditions.cores.proxy
     connected_before, asked_before = upstream.counts()
@@ -146,9 +156,16 @@ def measure(target: Target, case: Case, script: Path, conditions: Conditions, up
     began = time.monotonic()
     try:
         if case.paced:
-            load = run_probe(target.port, case, conditions)
+            load = run_probe(target.port, case, conditions, target.variation.status)
         else:
-            load = run_wrk(target.port, script, conditions.cores.load, seconds=conditions.seconds, connections=conditions.connections)
+            load = run_wrk(
+                target.port,
+                script,
+                conditions.cores.load,
+                seconds=conditions.seconds,
+                connections=conditions.connections,
+                is_refusal=is_refusal,
+            )
     except VoidRunError as error:
         raise VoidRunError(f"{target.name}, case {case.name}: {error}") from error
     elapsed = time.monotonic() - began
@@ -157,7 +174,8 @@ def measure(target: Target, case: Case, script: Path, conditions: Conditions, up
     connected_after, asked_after = upstream.counts()
     if target.child is not None:
         target.child.check_alive()
-    problem = doubt(load, size=size, asked=asked_after - asked_before, connections=conditions.connections)
+    asked = asked_after - asked_before
+    problem = doubt(load, size=size, asked=asked, connections=conditions.connections, is_refusal=is_refusal)
     if problem is not None:
         raise VoidRunError(f"{target.name}, case {case.name}: {problem}")
     check_candidate(target, case, upstream)
@@ -170,16 +188,20 @@ def measure(target: Target, case: Case, script: Path, conditions: Conditions, up
     return Sample(load, cpu, kernel, cpu / elapsed, foreign, connects)
 
 
-def doubt(load: Load, *, size: int, asked: int, connections: int) -> str | None:
+def doubt(load: Load, *, size: int, asked: int, connections: int, is_refusal: bool = False) -> str | None:
     """
     Return why the counts of a measurement do not fit together, or `None`.
 
     `size` is that of a checked response, `asked` what the upstream counted meanwhile. At the end of the load each connection may have one
-    request under way; what differs by more was answered by somebody else, answered wrongly, or asked twice.
+    request under way; what differs by more was answered by somebody else, answered wrongly, or asked twice. With `is_refusal` the upstream
+    must have seen none of them.
     """
-    if asked < load.requests:
+    if is_refusal:
+        if asked:
+            return f"all requests were refused, but the upstream saw {asked}"
+    elif asked < load.requests:
         return f"{load.requests} requests were answered, but the upstream saw only {asked}"
-    if asked > load.requests + 2 * connections:
+    elif asked > load.requests + 2 * connections:
         return f"{load.requests} requests were answered, but the upstream saw {asked}"
     if abs(load.bytes - load.requests * size) > connections * size + load.requests * 2:
         return f"{load.requests} responses of {size} bytes do not make {load.bytes} bytes"

@@ -142,7 +142,7 @@ def _answers(body: bytes) -> Callable[[], Any]:
 
 def _whole(variation: Variation) -> Prepared:
     gateway = _Gateway(variation, _answers(SMALL_BODY))
-    heads = [read_head(number, ("Origin",)) for number in range(INPUTS)]
+    heads = [read_head(number, ()) for number in range(INPUTS)]
     length = len(variation.blocks)
     forwarding, begin = gateway.forwarding, gateway.exchange
 
@@ -265,12 +265,12 @@ def _piece(variation: Variation) -> Piece:
 
 _COMPRESS = next(variation for variation in ALL if variation.name == "compress")
 _REDIRECTED = Variation(
-    "redirect-scheme, redirected", ('type      = "redirect-scheme"\nscheme    = "https"\npermanent = true',), shows="location", status=301
+    "redirect-scheme-redirected", ('type      = "redirect-scheme"\nscheme    = "https"\npermanent = true',), shows="location", status=301
 )
 
 MIDDLEWARE_PIECES = [
     Piece("middlewares: an exchange, none", lambda: _whole(PLAIN)),
     Piece("middlewares: chain of five idle", lambda: _whole(FIVE), lambda: _whole(PLAIN)),
     *[_piece(variation) for variation in (*ALL, REFUSED, REFUSED_UNTOLD, _REDIRECTED) if variation is not FIVE],
-    Piece("middleware: compress, gzip 10 KiB", lambda: _gzip_hooks(_COMPRESS), lambda: _gzip_hooks(PLAIN)),
+    Piece("middleware: compress-gzip-10k", lambda: _gzip_hooks(_COMPRESS), lambda: _gzip_hooks(PLAIN)),
 ]

@@ -39,9 +39,12 @@ def percentile(ordered: list[float], percent: float) -> float:
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
-def probe(port: int, encode: Callable[[int], bytes], rate: float, seconds: float, connections: int) -> Latencies:
+def probe(
+    port: int, encode: Callable[[int], bytes], rate: float, seconds: float, connections: int, *, status: int = 200
+) -> Latencies:
     """
-    Ask `rate` times a second for `seconds`, over `connections` connections. Raises the first error of any of them.
+    Ask `rate` times a second for `seconds`, over `connections` connections. Raises the first error of any of them; an answer with another
+    status than `status` is one.
     """
     answers: list[tuple[float, int]] = []
     errors: list[Exception] = []
@@ -61,8 +64,8 @@ def probe(port: int, encode: Callable[[int], bytes], rate: float, seconds: float
                     connection.sendall(encode(first + turn * connections))
                     answer = read_answer(connection)
                     answers.append((time.monotonic() - due, answer.size))
-                    if answer.status != 200:
-                        raise ValueError(f"status {answer.status} instead of 200")
+                    if answer.status != status:
+                        raise ValueError(f"status {answer.status} instead of {status}")
         except (OSError, ValueError) as error:
             errors.append(error)
 

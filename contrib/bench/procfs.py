@@ -21,6 +21,7 @@ __all__ = [
     "parse_cpu_model",
     "parse_kibibytes",
     "parse_stat",
+    "peak_bytes",
     "resident_bytes",
     "tree",
     "tree_cpu_seconds",
@@ -146,8 +147,19 @@ def resident_bytes(pid: int) -> int:
     """
     Return the resident memory of one process.
     """
+    return _memory(pid, "VmRSS")
+
+
+def peak_bytes(pid: int) -> int:
+    """
+    Return the most resident memory that one process has had.
+    """
+    return _memory(pid, "VmHWM")
+
+
+def _memory(pid: int, name: str) -> int:
     try:
-        return parse_kibibytes(Path("/proc", str(pid), "status").read_text(), "VmRSS")
+        return parse_kibibytes(Path("/proc", str(pid), "status").read_text(), name)
     except (FileNotFoundError, ProcessLookupError):
         return 0
 

@@ -72,15 +72,14 @@ def ratio(summary: Summary, reference: Summary | None) -> float | None:
     return summary.cpu / reference.cpu
 
 
-def case_table(summaries: Mapping[str, Summary], *, paced: bool = False) -> str:
+def case_table(summaries: Mapping[str, Summary], *, paced: bool = False, reference: str = REFERENCE) -> str:
     """
-    Return the table of one case, a line for each candidate.
+    Return the table of one case, a line for each candidate. `reference` is the one that the others are compared with.
     """
-    reference = summaries.get(REFERENCE)
     when = "paced" if paced else "full load"
-    rows = [["", "CPU µs/request", "least-most", f"x {REFERENCE}", "kernel", "requests/s", "core", "p50 ms", "p99 ms", "connects"]]
+    rows = [["", "CPU µs/request", "least-most", f"x {reference}", "kernel", "requests/s", "core", "p50 ms", "p99 ms", "connects"]]
     for name, summary in summaries.items():
-        times = ratio(summary, reference)
+        times = ratio(summary, summaries.get(reference))
         rows.append(
             [
                 name,
@@ -112,7 +111,7 @@ def noise_note(summaries: Mapping[str, Summary], limit: float = 0.1) -> str | No
     return f"Noise: the proxy's core worked for others while these were measured, at worst {parts}. Repeat it on a quiet machine."
 
 
-def case_json(samples: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
+def case_json(samples: Mapping[str, Sequence[Sample]], *, reference: str = REFERENCE) -> dict[str, Any]:
     """
     Return the JSON form of one case. Microseconds and milliseconds, as the names say.
     """
@@ -123,7 +122,7 @@ def case_json(samples: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
             "cpu_us_per_request_min": _scaled(summary.cpu_least, 1e6),
             "cpu_us_per_request_max": _scaled(summary.cpu_greatest, 1e6),
             "kernel_us_per_request": _scaled(summary.kernel, 1e6),
-            f"ratio_to_{REFERENCE}": _scaled(ratio(summary, summaries.get(REFERENCE)), 1),
+            f"ratio_to_{reference}": _scaled(ratio(summary, summaries.get(reference)), 1),
             "requests_per_second": _scaled(summary.rate, 1),
             "core_share": _scaled(summary.core_share, 1),
             "foreign_share_max": _scaled(summary.foreign, 1),

@@ -68,7 +68,9 @@ def set_stage(
             log = directory / f"{candidate.name}.log"
             child = Child(candidate.name, launch.argv, cores.proxy, log, env=launch.env, stdout=launch.stdout)
             stack.callback(child.stop)
-            targets.append(Target(candidate.name, plan.port, child, launch.access_log, forwarded=True, routed=candidate.routes))
+            target = Target(candidate.name, plan.port, child, launch.access_log, forwarded=True, routed=candidate.routes)
+            target.variation = candidate.variation
+            targets.append(target)
         # They start at the same time, and are waited for together: ten thousand routes take some of them a while.
         for target in targets:
             if target.child is not None:

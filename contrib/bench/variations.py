@@ -105,7 +105,7 @@ def _without_shop(target: str) -> str:
 PLAIN = Variation("a3sgw")
 
 FIVE = Variation(
-    "five idle",
+    "five-idle",
     (
         'type        = "ip-allow"\nallowed_ips = ["127.0.0.0/8", "::1"]',
         'type = "headers"',
@@ -117,24 +117,24 @@ FIVE = Variation(
 """Five middlewares that have nothing to do with the bench's requests."""
 
 REFUSED = Variation(
-    "rate-limit, refused", ('type        = "rate-limit"\nrate        = 1\nperiod_secs = 31536000',), shows="retry-after", status=429
+    "rate-limit-refused", ('type        = "rate-limit"\nrate        = 1\nperiod_secs = 31536000',), shows="retry-after", status=429
 )
-REFUSED_UNTOLD = Variation("rate-limit, refused, untold", (REFUSED.blocks[0] + "\nheaders     = false",), shows="retry-after", status=429)
+REFUSED_UNTOLD = Variation("rate-limit-refused-untold", (REFUSED.blocks[0] + "\nheaders     = false",), shows="retry-after", status=429)
 
 ALL = (
     FIVE,
     Variation("ip-allow", ('type        = "ip-allow"\nallowed_ips = ["127.0.0.0/8", "192.0.2.0/24", "2001:db8::/32"]',)),
     Variation("api-key", (f'type = "api-key"\nkeys = ["{_API_KEY}", "another"]',), ("X-API-Key",), guards=True),
     Variation("basic-auth", (f'type  = "basic-auth"\nusers = ["ann:{_hash()}"]',), ("Authorization",), guards=True),
-    Variation("jwt, HS256", (f'type   = "jwt"\nheader = "X-Token"\nvalue  = "{_SECRET}"',), ("X-Token",), guards=True),
+    Variation("jwt-hs256", (f'type   = "jwt"\nheader = "X-Token"\nvalue  = "{_SECRET}"',), ("X-Token",), guards=True),
     Variation(
-        "jwt, ES256",
+        "jwt-es256",
         (f'type            = "jwt"\nheader          = "X-Token-2"\npublic_key_file = "{{directory}}/{_PUBLIC_KEY_FILE}"',),
         ("X-Token-2",),
         guards=True,
     ),
     Variation("rate-limit", ('type = "rate-limit"\nrate = 4000000000',), shows="ratelimit-limit"),
-    Variation("rate-limit, untold", ('type    = "rate-limit"\nrate    = 4000000000\nheaders = false',)),
+    Variation("rate-limit-untold", ('type    = "rate-limit"\nrate    = 4000000000\nheaders = false',)),
     Variation("in-flight", ('type   = "in-flight"\namount = 1000',)),
     Variation(
         "cors",
@@ -143,7 +143,7 @@ ALL = (
         shows="access-control-allow-origin",
     ),
     Variation(
-        "headers, 2 + 2",
+        "headers-2+2",
         (
             (
                 'type             = "headers"\n'
@@ -169,7 +169,7 @@ ALL = (
     Variation("body-limit", ('type           = "body-limit"\nmax_body_bytes = 1048576',)),
     Variation("retry", ('type = "retry"',)),
     Variation("circuit-breaker", ('type = "circuit-breaker"',)),
-    Variation("circuit-breaker, backend", ('type  = "circuit-breaker"\nscope = "backend"',)),
+    Variation("circuit-breaker-backend", ('type  = "circuit-breaker"\nscope = "backend"',)),
     Variation("compress", ('type = "compress"',)),
     Variation("errors", ('type   = "errors"\nstatus = ["500-599"]\nbody   = "<h1>{status}</h1>"',)),
 )
