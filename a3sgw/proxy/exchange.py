@@ -845,6 +845,7 @@ class Exchange(Record):
             passage.complete()
             # The two hold each other: else both would stay until the garbage collector comes, which costs more than the passage itself.
             self._passage = None
+        self._hedge = None
         self._downstream = None
         self._replay = None
         self._pending = b""

@@ -2,6 +2,7 @@
 Dialogues with a service that asks a second server when the first takes unusually long.
 """
 
+import gc
 import json
 import socket
 from itertools import count
@@ -12,6 +13,7 @@ from zope.interface.verify import verifyObject
 
 from a3sgw.interfaces import ILessee
 from a3sgw.policy.budget import RetryBudget
+from a3sgw.proxy.exchange import Exchange
 from a3sgw.proxy.hedge import Hedge, HedgeTally, Hedging
 from a3sgw.proxy.test.dialogues import OK, DialogueCase, config, request, response
 from a3sgw.proxy.test.probes import Probes
@@ -831,6 +833,35 @@ class BugTests(HedgeCase):
             service.backends[1].watch = Watch()
 
         self.check(breaking)
+
+
+class MemoryTests(HedgeCase):
+    """
+    What is over is freed.
+    """
+
+    def count(self):
+        return sum(type(each) in (Exchange, Hedge) for each in gc.get_objects())
+
+    def test_freed_at_once(self):
+        """Exchanges and hedges that are over are not left to the garbage collector, however the race ended."""
+        gc.collect()
+        before = self.count()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for winner in (None, 0, 1):
+            self.talk()
+            self.say(self.client, request())
+            if winner is not None:
+                self.pass_time()
+            end = self.dialogue.backends[winner or 0]
+            self.hear(end)
+            self.say(end, SECOND)
+            self.assert_answered()
+            # Those who observe are shown it only now.
+            self.dialogue.outcomes()
+            self.assertEqual(self.count(), before, winner)
+            self.tearDown()
 
 
 class LearningTests(HedgeCase):
