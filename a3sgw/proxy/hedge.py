@@ -140,8 +140,8 @@ class Hedge:
     """
     The second attempt of one exchange.
 
-    `timer` ends the time that the first attempt has alone, if that is known. `backend`, `ticket`, `upstream` and `leased` are the attempt's,
-    for the exchange to take over; `is_waiting` says that the pool has yet to find a connection.
+    `timer` ends the time that the first attempt has alone, if that is known. `backend`, `ticket`, `upstream` and `leased` are the
+    attempt's, for the exchange to take over; `is_waiting` says that the pool has yet to find a connection.
     """
 
     __slots__ = (

@@ -63,7 +63,7 @@ class OutagePlay(cable.Play):
     A play in which the gateway may be reloaded.
     """
 
-    configs = CONFIGS
+    configs: Any = CONFIGS
     turn = FailingTurn
 
     def step(self, kind, *how):
