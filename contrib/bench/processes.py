@@ -97,6 +97,13 @@ class Child:
         if status is not None:
             raise VoidRunError(f"{self.name} ended with status {status}. The end of its log:\n{self.tail()}")
 
+    @property
+    def has_ended(self) -> bool:
+        """
+        Whether the process is gone.
+        """
+        return self._process.poll() is not None
+
     def wait(self, seconds: float) -> int:
         """
         Wait for the process to end by itself and return its status. Raises `subprocess.TimeoutExpired`.
