@@ -2,6 +2,8 @@
 Pull cables at random while requests are retried and circuits open and close.
 """
 
+from typing import Any
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
