@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar, Final, Union
 
 import attrs
-from zope.interface import implementer
+from zope.interface import alsoProvides
 
 from a3sgw.config.kinds import HEADER_MAP
 from a3sgw.config.setting import label, setting
@@ -174,10 +174,9 @@ class _Changes:
                 fields.append(make_field(name, value))
 
 
-@implementer(IRequestHook, IResponseHook)
 class Headers:
     """
-    The headers of one router or entrypoint.
+    The headers of one router or entrypoint. It provides `IRequestHook`, `IResponseHook` or both, as there is something to change.
 
     `_said` is what is told of the client instead of the gateway's own words, `_host` the new host, if there is one.
     """
@@ -202,6 +201,10 @@ class Headers:
         self._request_names = frozenset(name.replace(b"_", b"-") for name in self._request.names)
         self._response = _Changes(config.response_headers.items(), config.append_response_headers)
         self._changes_date = b"date" in self._response.names
+        if self._host is not None or self._said or not self._request.are_none:
+            alsoProvides(self, IRequestHook)
+        if not self._response.are_none:
+            alsoProvides(self, IResponseHook)
 
     def on_request(self, exchange: Exchange) -> LocalResponse | None:
         """
@@ -236,13 +239,12 @@ class Headers:
         Change what the client gets.
         """
         changes = self._response
-        if not changes.are_none:
-            names = changes.names
-            fields = [field for field in head.fields if field[0] not in names]
-            changes.add_to(fields, exchange)
-            head.fields = fields
-            if self._changes_date:
-                head.has_date = any(field[0] == b"date" for field in fields)
+        names = changes.names
+        fields = [field for field in head.fields if field[0] not in names]
+        changes.add_to(fields, exchange)
+        head.fields = fields
+        if self._changes_date:
+            head.has_date = any(field[0] == b"date" for field in fields)
 
 
 factory = MiddlewareFactory(HeadersConfig, Headers)

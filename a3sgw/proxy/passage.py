@@ -75,23 +75,16 @@ class Passage:
 
     # -- the request
 
-    def enter(self) -> None:
+    def enter(self, start: int = 0) -> None:
         """
-        Ask the request hooks, then let the exchange choose a server.
-        """
-        chain = self._chain
-        if chain.identity:
-            head = self._exchange.head
-            assert head is not None
-            head.fields = without_identity(head.fields, chain.identity)
-        self._walk(0)
-
-    def _walk(self, start: int) -> None:
-        """
-        Ask the request hooks from the one at `start` on.
+        Ask the request hooks from the one at `start` on, then let the exchange choose a server.
         """
         exchange = self._exchange
         chain = self._chain
+        if chain.identity and not start:
+            head = exchange.head
+            assert head is not None
+            head.fields = without_identity(head.fields, chain.identity)
         position = 0
         answer: Any = None
         try:
@@ -117,7 +110,7 @@ class Passage:
 
     def _decided(self, position: int, next_hook: int, response: LocalResponse | None) -> None:
         if response is None:
-            self._walk(next_hook)
+            self.enter(next_hook)
         else:
             self._answer(position, response)
 
@@ -333,9 +326,10 @@ class Passage:
         if self._waiting is not None:
             self.stop_waiting()
         self._held = None
-        for hook in self._chain.completions[self._exchange.passed]:
+        exchange = self._exchange
+        for hook in self._chain.completions[exchange.passed]:
             try:
-                hook(self._exchange)
+                hook(exchange)
             except Exception:
                 self._log.failure("bug in {hook!r}", hook=hook)
 

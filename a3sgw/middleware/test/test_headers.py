@@ -7,6 +7,7 @@ import json
 from zope.interface.verify import verifyObject
 
 from a3sgw.interfaces import IRequestHook, IResponseHook
+from a3sgw.loading import load_string
 from a3sgw.middleware import headers
 from a3sgw.middleware.surroundings import still_surroundings
 from a3sgw.middleware.test.dialogues import OK, MiddlewareCase, request, response
@@ -37,6 +38,21 @@ class HeadersContract(
         built = headers.Headers(self.config(), still_surroundings("x"))
         verifyObject(IRequestHook, built)
         verifyObject(IResponseHook, built)
+
+    def test_idle_phases(self):
+        """It looks at no head in which there is nothing to change."""
+        for maps, phases in [
+            ({"request_headers": {"A": "1"}}, (True, False)),
+            ({"request_headers": {"Host": "b.test"}}, (True, False)),
+            ({"request_headers": {"X-Forwarded-Proto": "https"}}, (True, False)),
+            ({"append_request_headers": {"A": "1"}}, (True, False)),
+            ({"response_headers": {"A": ""}}, (False, True)),
+            ({"append_response_headers": {"A": "1"}}, (False, True)),
+            ({}, (False, False)),
+        ]:
+            loaded = load_string(f'entrypoints "web" {{ address = ":80" }}\nmiddlewares "it" {{\n{block(**maps)}\n}}', "test.hcl", {})
+            built = headers.Headers(loaded.valid_config().middlewares["it"], still_surroundings("x"))
+            self.assertEqual((IRequestHook.providedBy(built), IResponseHook.providedBy(built)), phases, maps)
 
 
 class HeadersCase(MiddlewareCase):
