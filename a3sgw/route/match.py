@@ -24,7 +24,16 @@ from a3sgw.message import RequestHead, get_all_fields
 from a3sgw.route.argument import HostPattern
 from a3sgw.route.rule import And, Matcher, Not, Rule
 
-__all__ = ["ConnectionFacts", "HttpPredicate", "TcpPredicate", "compile_http", "compile_tcp", "field_values", "query_values"]
+__all__ = [
+    "ConnectionFacts",
+    "HttpPredicate",
+    "TcpPredicate",
+    "compile_early",
+    "compile_http",
+    "compile_tcp",
+    "field_values",
+    "query_values",
+]
 
 F = TypeVar("F")
 
@@ -342,6 +351,41 @@ def _alpn(protocols: Sequence[bytes]) -> TcpPredicate:
 def _client_ip_of_connection(networks: Sequence[str]) -> TcpPredicate:
     contains = AddressSet(networks).contains
     return lambda facts: contains(facts.client_packed)
+
+
+EarlyPredicate = Callable[[bytes], "bool | None"]
+"""What a rule says of a client's address, as `pack_address` gives it; `None` if that takes what the client has yet to send."""
+
+
+def compile_early(rule: Rule) -> EarlyPredicate:
+    """
+    Return what a tcp rule says before the client has sent anything, in Kleene's logic of three values.
+    """
+    if isinstance(rule, Matcher):
+        if rule.name == "ClientIP":
+            return AddressSet(rule.operands).contains
+        if rule.name == "HostSNI" and any(pattern.is_everything for pattern in rule.operands):
+            return lambda packed: True
+        return lambda packed: None
+    if isinstance(rule, Not):
+        operand = compile_early(rule.operand)
+
+        def denies(packed: bytes) -> bool | None:
+            said = operand(packed)
+            return None if said is None else not said
+
+        return denies
+    operands = [compile_early(each) for each in rule.operands]
+    # One false part decides a conjunction, one true part a disjunction.
+    deciding = not isinstance(rule, And)
+
+    def joins(packed: bytes) -> bool | None:
+        said = [each(packed) for each in operands]
+        if deciding in said:
+            return deciding
+        return None if None in said else not deciding
+
+    return joins
 
 
 TCP_BUILDERS: Final[_Builders[ConnectionFacts]] = {

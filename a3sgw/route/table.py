@@ -17,7 +17,7 @@ import attrs
 
 from a3sgw.message import RequestHead
 from a3sgw.route.index import LAST, NOTHING, Entry, Finder, HttpIndex, Index, Route
-from a3sgw.route.match import ConnectionFacts, compile_http, compile_tcp
+from a3sgw.route.match import ConnectionFacts, compile_early, compile_http, compile_tcp
 from a3sgw.route.rule import Kind, RuleError, parse_rule
 
 __all__ = ["HttpTable", "Route", "RouteSpec", "TcpTable", "build_http_table", "build_tcp_table"]
@@ -76,14 +76,30 @@ class TcpTable(Generic[T]):
     The routes of a tcp entrypoint. `routes` is all of them in order.
     """
 
-    __slots__ = ("_index", "routes")
+    __slots__ = ("_early", "_index", "routes")
 
     def __init__(self, routes: tuple[Route[T], ...]) -> None:
         self.routes = routes
+        self._early = [(compile_early(route.rule), route.target) for route in routes]
         self._index = Index(routes, compile_tcp)
 
     def __repr__(self) -> str:
         return f"<TcpTable {len(self.routes)} routes>"
+
+    def match_early(self, client_packed: bytes) -> tuple[T | None, bool]:
+        """
+        Return what `match` would for a client at this address, whatever it may send, and `True`; or `None` and `False` if that depends on
+        what it sends.
+
+        Who waits for a server to speak first is not waited for.
+        """
+        for says, target in self._early:
+            said = says(client_packed)
+            if said:
+                return target, True
+            if said is None:
+                return None, False
+        return None, True
 
     def match(self, facts: ConnectionFacts) -> T | None:
         """

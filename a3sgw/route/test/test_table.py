@@ -243,3 +243,41 @@ class TcpTableTests(SynchronousTestCase):
         scan = make_scan(specs, "tcp")
         for facts in connections:
             self.assertEqual(table.match(facts), scan(facts), facts)
+
+    def test_early(self):
+        """
+        A route is chosen before the client has said anything if nothing that it may say would change that.
+        """
+        everybody, inside = ("HostSNI(`*`)", 1), ("ClientIP(`10.0.0.0/8`)", 5)
+        named, both = ("HostSNI(`a.test`)", 3), ("ClientIP(`10.0.0.0/8`) && ALPN(`h2`)", 5)
+        ten, other = bytes((10, 0, 0, 1)), bytes((192, 0, 2, 7))
+        for rules, client, expected in [
+            ([everybody], other, ("t0", True)),
+            ([inside, everybody], ten, ("t0", True)),
+            ([inside, everybody], other, ("t1", True)),
+            ([inside, named, everybody], ten, ("t0", True)),
+            ([inside, named, everybody], other, (None, False)),
+            ([everybody, named], other, (None, False)),
+            ([both, everybody], ten, (None, False)),
+            ([both, everybody], other, ("t1", True)),
+            ([inside], other, (None, True)),
+            ([("!HostSNI(`*`)", 1)], other, (None, True)),
+            ([("!HostSNI(`a.test`)", 1)], other, (None, False)),
+            ([("HostSNI(`a.test`) || ClientIP(`10.0.0.1`)", 1)], ten, ("t0", True)),
+            ([("HostSNI(`a.test`, `*`)", 1)], other, ("t0", True)),
+            ([], other, (None, True)),
+        ]:
+            table = build_tcp_table(make_specs([rule for rule, _ in rules], [priority for _, priority in rules]))
+            self.assertEqual(table.match_early(client), expected, (rules, client))
+
+    @settings(deadline=None, max_examples=200, derandomize=True)
+    @given(TCP_SPECS, st.lists(CONNECTIONS, min_size=2, max_size=8))
+    def test_early_is_no_other(self, rules, connections):
+        """
+        What is decided early is what would have been decided later, whatever the client sends.
+        """
+        table = build_tcp_table(make_specs([rule for rule, _ in rules], [priority for _, priority in rules]))
+        for facts in connections:
+            target, is_certain = table.match_early(facts.client_packed)
+            if is_certain:
+                self.assertEqual(table.match(facts), target, facts)
