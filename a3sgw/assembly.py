@@ -205,14 +205,18 @@ def _table(
     kit: Kit,
 ) -> HttpTable[Route]:
     specs = []
+    names = config.entrypoints[name].middlewares
+    differs = middlewares.differ_by_service(names)
     for router in routers_of(config, name):
         service = services[router.service]
         series = kit.metrics.route_series(router.name, router.service)
+        if differs:
+            links = middlewares.links("entrypoint", name, names, router.service)
         # What works on connections has done its work when there is a request.
         chain = middlewares.chain(
             [
                 link
-                for link in (*links, *middlewares.links("router", router.name, router.middlewares))
+                for link in (*links, *middlewares.links("router", router.name, router.middlewares, router.service))
                 if not IConnectionGate.providedBy(link.middleware)
             ]
         )

@@ -23,7 +23,7 @@ class Middlewares:
     The middlewares of a generation in the making.
 
     Each router and each entrypoint has one of its own, kept under its configuration, the content of the files named there, and the services
-    it asks.
+    it asks. Those of a type that keeps an account of services are one for each service, whichever routers lead to it.
     """
 
     def __init__(self, config: GatewayConfig, services: Mapping[str, Service], parts: Parts, kit: Kit) -> None:
@@ -32,18 +32,25 @@ class Middlewares:
         self._parts = parts
         self._kit = kit
 
-    def links(self, noun: str, owner: str, names: Iterable[str]) -> list[Link]:
+    def links(self, noun: str, owner: str, names: Iterable[str], service: str | None = None) -> list[Link]:
         """
-        Return the links for what the `noun` ("router" or "entrypoint") called `owner` lists, chains written out.
+        Return the links for what the `noun` ("router" or "entrypoint") called `owner` lists, chains written out, on the way to `service`.
         """
         found = []
         for name in written_out(names, self._config.middlewares):
             config = self._config.middlewares[name]
-            services = tuple(self._services[service] for service in _services_of(config))
-            key = ("middleware", config, noun, owner, digest_of_files(config), services)
-            middleware = self._parts.take(key, partial(self._build, config, f'{noun} "{owner}"'))
+            whose = ("service", service) if service is not None and _is_per_service(config) else (noun, owner)
+            services = tuple(self._services[asked] for asked in _services_of(config))
+            key = ("middleware", config, *whose, digest_of_files(config), services)
+            middleware = self._parts.take(key, partial(self._build, config, f'{whose[0]} "{whose[1]}"'))
             found.append(Link(name, config.type, middleware, self._kit.metrics.middleware_series(name)))
         return found
+
+    def differ_by_service(self, names: Iterable[str]) -> bool:
+        """
+        Say whether one of the middlewares called so, chains written out, is another on the way to another service.
+        """
+        return any(_is_per_service(self._config.middlewares[name]) for name in written_out(names, self._config.middlewares))
 
     def chain(self, links: Sequence[Link]) -> Chain | None:
         """
@@ -68,6 +75,10 @@ class Middlewares:
             chance=kit.chance,
         )
         return kit.catalog.factories[config.type].build(config, surroundings)
+
+
+def _is_per_service(config: Any) -> bool:
+    return bool(getattr(config, "is_per_service", False))
 
 
 def _services_of(config: Any) -> list[str]:

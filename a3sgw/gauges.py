@@ -116,6 +116,7 @@ def middleware_gauges(parts: Mapping[Hashable, Any]) -> list[MiddlewareGauge]:
                     "type": config.type,
                     "router": owner if noun == "router" else "",
                     "entrypoint": owner if noun == "entrypoint" else "",
+                    "service": owner if noun == "service" else "",
                     "state": _state_of(part),
                 }
             )

@@ -295,7 +295,7 @@ class IMiddlewareFactory(Interface):
     type_name: str = Attribute("What stands in `type = \"…\"`.")
     config_class: type = Attribute(
         "A frozen attrs class whose attributes are declared with `config.setting`; its `type` is `type_name`. It validates, documents and "
-        "shows the options."
+        "shows the options. If it has `is_per_service` and that is true, all routers that lead to the same service share one middleware."
     )
 
     def build(config: Any, surroundings: Surroundings) -> Any:

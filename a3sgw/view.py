@@ -108,7 +108,7 @@ class GatewayView:
             counts = {row[0]: row[1:] for row in snapshot["middlewares"]}
             states: dict[str, list[dict[str, Any]]] = {}
             for gauge in snapshot["gauges"]["middlewares"]:
-                where = {"router": gauge["router"] or None, "entrypoint": gauge["entrypoint"] or None}
+                where = {noun: gauge[noun] or None for noun in ("router", "entrypoint", "service")}
                 states.setdefault(gauge["name"], []).append({**where, "state": gauge["state"]})
             routers, entrypoints = _who_lists(config, config.routers), _who_lists(config, config.entrypoints)
             return [

@@ -294,7 +294,8 @@ class OutageTests(RedisCase):
         self.assertEqual((opened, closed), ([200] * 20, [503] * 20))
         samples = metrics(self.port)
         for name in ("open", "closed"):
-            self.assertGreaterEqual(samples[f'gateway_rate_limit_unchecked{{router="{name}",entrypoint="",middleware="{name}"}}'], 20)
+            where = f'router="{name}",entrypoint="",service="",middleware="{name}"'
+            self.assertGreaterEqual(samples[f"gateway_rate_limit_unchecked_total{{{where}}}"], 20)
 
     def test_never_there(self):
         """

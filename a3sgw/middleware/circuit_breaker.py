@@ -61,9 +61,10 @@ class CircuitBreakerConfig:
     nonsense, and if the answer broke off. What middlewares answer, clients that leave before they have an answer, and requests for which
     there was no server to choose say nothing. With `retry` a request is judged by its last attempt.
 
-    With `scope = "backend"` each server has a circuit of its own: one that fails is passed over, every attempt counts, and nobody is
-    refused while a server remains, or the service's `failover` can step in. Each router, or entrypoint, that lists the middleware has
-    circuits of its own. `gateway_circuit_state` shows how they stand; changes are logged.
+    There is one circuit for each service, whichever routers lead to it; with `scope = "router"` each router, or entrypoint, that lists the
+    middleware has one of its own. With `scope = "backend"` it has one for each server: one that fails is passed over, every attempt
+    counts, and nobody is refused while a server remains, or the service's `failover` can step in. `gateway_circuit_state` shows how they
+    stand; changes are logged.
     """
 
     type: ClassVar[str] = "circuit-breaker"
@@ -96,8 +97,17 @@ class CircuitBreakerConfig:
     )
     status_codes: tuple[str, ...] = statuses_setting("The answers that are failures.", ("500-599",))
     scope: str = setting(
-        Word(("router", "backend")), "Whether there is one circuit for all requests, or one for each server.", default="router"
+        Word(("service", "router", "backend")),
+        "Whether there is one circuit for each service, for each router or entrypoint, or for each server.",
+        default="service",
     )
+
+    @property
+    def is_per_service(self) -> bool:
+        """
+        Whether routers that lead to the same service share what is built.
+        """
+        return self.scope == "service"
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """
@@ -133,7 +143,7 @@ def _whole_seconds(wait: float) -> bytes:
 @implementer(IRequestHook, IResponseHook, ICompletionHook, IStateSource)
 class CircuitBreaker:
     """
-    The one circuit of a router or entrypoint.
+    The one circuit of a service, router or entrypoint.
     """
 
     def __init__(self, config: CircuitBreakerConfig, surroundings: Surroundings) -> None:
@@ -149,6 +159,9 @@ class CircuitBreaker:
         """
         Refuse, unless the circuit lets the request pass.
         """
+        if self in exchange.notes:
+            # The entrypoint lists it too.
+            return None
         now = self._seconds()
         ticket = self._circuit.admit(exchange, now)
         if ticket is not None:
@@ -284,7 +297,7 @@ class BackendCircuitBreaker:
 
 
 def _build(config: CircuitBreakerConfig, surroundings: Surroundings) -> CircuitBreaker | BackendCircuitBreaker:
-    return (CircuitBreaker if config.scope == "router" else BackendCircuitBreaker)(config, surroundings)
+    return (BackendCircuitBreaker if config.scope == "backend" else CircuitBreaker)(config, surroundings)
 
 
 factory = MiddlewareFactory(CircuitBreakerConfig, _build)

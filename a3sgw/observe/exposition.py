@@ -191,17 +191,20 @@ def _middlewares(snapshot: Mapping[str, Any]) -> Iterator[str]:
         for where, (count, seconds) in sorted(waits.items()):
             names = _labels(("middleware",), where)
             yield f"gateway_middleware_wait_seconds_count{{{names}}} {count}\ngateway_middleware_wait_seconds_sum{{{names}}} {seconds!r}\n"
-    labels = ("router", "entrypoint", "middleware")
-    states = [((row["router"], row["entrypoint"], row["name"]), row["state"]) for row in snapshot["gauges"]["middlewares"]]
+    labels = ("router", "entrypoint", "service", "middleware")
+    states = [
+        ((row["router"], row["entrypoint"], row["service"], row["name"]), row["state"]) for row in snapshot["gauges"]["middlewares"]
+    ]
     for key, name, text in (
         ("circuit", "gateway_circuit_state", "State of the circuit breaker: 0 closed, 1 half-open, 2 open."),
         ("clients", "gateway_rate_limit_clients", "Clients whose rate limit is not fully recovered."),
-        ("unchecked", "gateway_rate_limit_unchecked", "Requests so far that a shared rate limit could not check."),
+        ("unchecked", "gateway_rate_limit_unchecked_total", "Requests that a shared rate limit could not check."),
+        ("refused_by_budget", "gateway_retries_over_budget_total", "Attempts that the retry budget did not allow."),
         ("in_flight", "gateway_in_flight", "Requests that a limit of concurrency counts now."),
         ("queued", "gateway_in_flight_queued", "Requests that wait for a limit of concurrency."),
     ):
         values = {where: level for where, state in states if (level := _level(state.get(key))) is not None}
-        yield from _family(name, text, labels, values, "gauge")
+        yield from _family(name, text, labels, values, "counter" if name.endswith("_total") else "gauge")
 
 
 def _level(told: Any) -> float | int | None:

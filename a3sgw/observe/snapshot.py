@@ -69,13 +69,14 @@ class ServiceGauge(TypedDict):
 
 class MiddlewareGauge(TypedDict):
     """
-    How one middleware of one router or entrypoint (the other is empty) stands: `state` is what it tells of itself.
+    How one middleware of one router, entrypoint or service (the others are empty) stands: `state` is what it tells of itself.
     """
 
     name: str
     type: str
     router: str
     entrypoint: str
+    service: str
     state: dict[str, Any]
 
 
@@ -237,9 +238,17 @@ def _merged_gauges(parts: Sequence[Gauges]) -> Gauges:
         "backends": [_merged_backend(rows) for rows in backends.values()],
         "services": [_merged_service(rows) for rows in services.values()],
         "middlewares": [
-            {"name": name, "type": rows[0]["type"], "router": router, "entrypoint": entrypoint, "state": _merged_states(rows)}
-            for (name, router, entrypoint), rows in _grouped(
-                (row for part in parts for row in part["middlewares"]), lambda row: (row["name"], row["router"], row["entrypoint"])
+            {
+                "name": name,
+                "type": rows[0]["type"],
+                "router": router,
+                "entrypoint": entrypoint,
+                "service": service,
+                "state": _merged_states(rows),
+            }
+            for (name, router, entrypoint, service), rows in _grouped(
+                (row for part in parts for row in part["middlewares"]),
+                lambda row: (row["name"], row["router"], row["entrypoint"], row["service"]),
             ).items()
         ],
         "accepted": _summed(part["accepted"] for part in parts),

@@ -489,7 +489,7 @@ class ViewTests(GatewayCase):
                     "answers": {"429": 2},
                     "waits": 0,
                     "wait_seconds": 0.0,
-                    "states": [{"router": "app", "entrypoint": None, "state": limit}],
+                    "states": [{"router": "app", "entrypoint": None, "service": None, "state": limit}],
                 },
             ),
         )

@@ -49,8 +49,8 @@ class MiddlewareGaugesTests(SynchronousTestCase):
         self.assertEqual(
             self.gauges({"clients": 1}, {"circuit": "open"}),
             [
-                {"name": "it", "type": "compress", "router": "place 0", "entrypoint": "", "state": {"clients": 1}},
-                {"name": "it", "type": "compress", "router": "", "entrypoint": "place 1", "state": {"circuit": "open"}},
+                {"name": "it", "type": "compress", "router": "place 0", "entrypoint": "", "service": "", "state": {"clients": 1}},
+                {"name": "it", "type": "compress", "router": "", "entrypoint": "place 1", "service": "", "state": {"circuit": "open"}},
             ],
         )
 

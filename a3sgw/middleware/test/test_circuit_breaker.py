@@ -98,7 +98,7 @@ class ConfigTests(RefusalCase):
                 ("window_secs = 5", 'gw.hcl:13:15: middleware "m1" has window_secs but no failure_ratio'),
                 ("min_requests = 5", 'gw.hcl:13:16: middleware "m1" has min_requests but no failure_ratio'),
                 ("status_codes = [304]", "gw.hcl:13:17: middlewares.m1.status_codes[0] is 304, which is not from 400 to 599"),
-                ('scope = "service"', 'gw.hcl:13:9: middlewares.m1.scope is "service", expected one of "router", "backend"'),
+                ('scope = "world"', 'gw.hcl:13:9: middlewares.m1.scope is "world", expected one of "service", "router", "backend"'),
             ]
         )
 
@@ -180,6 +180,62 @@ class CircuitCase(OutageCase):
 
     def messages(self):
         return [(event["log_level"], formatEvent(event)) for event in self.logged]
+
+
+class ScopeTests(CircuitCase):
+    """
+    Whose circuit it is.
+    """
+
+    OTHERS = """
+routers "twin" {{
+  rule        = "PathPrefix(`/twin`)"
+  service     = "app"
+  middlewares = ["m1"]
+}}
+routers "other" {{
+  rule        = "PathPrefix(`/other`)"
+  service     = "other"
+  middlewares = ["m1"]
+}}
+services "other" {{
+  load_balancer {{
+    servers = [{{ url = "http://192.0.2.9" }}]
+  }}
+}}
+middlewares "none" {{
+  type        = "ip-allow"
+  allowed_ips = ["127.0.0.0/8", "192.0.2.0/24", "198.51.100.0/24"]
+}}
+"""
+
+    def statuses(self, scope, entrypoint=""):
+        """
+        Open the circuit that guards `/`; return what `/twin` of the same service and `/other` of another are answered.
+        """
+        attributes = f'type = "circuit-breaker"\nfailure_threshold = 1\nscope = "{scope}"'
+        self.pass_through(attributes, more=self.OTHERS.format(), entrypoint=entrypoint)
+        self.assertEqual(self.get(response("500 Oh", "Content-Length: 0")), 500)
+        self.assertEqual(self.get(), 503)
+        found = []
+        for target in ("/twin", "/other"):
+            client, end = self.come(request(target=target))
+            if end is not None:
+                self.say(end, OK)
+            found.append(self.status(client))
+        return found
+
+    def test_service(self):
+        """By default all routers that lead to a service share its circuit, and no other's."""
+        self.assertEqual(self.statuses("service"), [503, 200])
+
+    def test_entrypoint(self):
+        """That holds for an entrypoint too, and one that lists what its routers list changes nothing."""
+        self.assertEqual(self.statuses("service", entrypoint='middlewares = ["m1"]'), [503, 200])
+
+    def test_router(self):
+        """Each router may have one of its own."""
+        self.assertEqual(self.statuses("router"), [200, 200])
 
 
 class StateTests(CircuitCase):
@@ -267,7 +323,7 @@ class StateTests(CircuitCase):
         self.assert_circuit("open")
         self.assert_turned_away(10)
         reason = "50% or more of those of the last 10 s failed"
-        self.assertEqual(self.messages(), [(LogLevel.warn, f'circuit breaker "m1" of router "app" is open for 10 s: {reason}')])
+        self.assertEqual(self.messages(), [(LogLevel.warn, f'circuit breaker "m1" of service "app" is open for 10 s: {reason}')])
 
     def test_log(self):
         """The log says what happened to which circuit, and why."""
@@ -277,7 +333,7 @@ class StateTests(CircuitCase):
         fails(break_off)(self)
         self.dialogue.reactor.advance(10)
         self.get()
-        circuit = 'circuit breaker "m1" of router "app" is '
+        circuit = 'circuit breaker "m1" of service "app" is '
         self.assertEqual(
             self.messages(),
             [
@@ -299,7 +355,7 @@ class StateTests(CircuitCase):
             self.dialogue.carrier.snapshot().addCallback(told.append)
             text = render(told[0], {"version": "1", "reloads": {}, "last_reload": None}).decode()
             (line,) = [line for line in text.splitlines() if line.startswith("gateway_circuit_state{")]
-            self.assertEqual(line, f'gateway_circuit_state{{router="app",entrypoint="",middleware="m1"}} {number}')
+            self.assertEqual(line, f'gateway_circuit_state{{router="",entrypoint="",service="app",middleware="m1"}} {number}')
 
     def test_reload(self):
         """A reload that leaves the middleware alone leaves the circuit as it is; one that changes it begins anew."""

@@ -363,7 +363,7 @@ class OutageTests(RateLimitRedisCase):
         told = []
         self.dialogue.carrier.snapshot().addCallback(told.append)
         page = render(told[0], {"version": "1", "reloads": {}, "last_reload": None}).decode()
-        self.assertIn('gateway_rate_limit_unchecked{router="app",entrypoint="",middleware="m1"} 3\n', page)
+        self.assertIn('gateway_rate_limit_unchecked_total{router="app",entrypoint="",service="",middleware="m1"} 3\n', page)
 
     def test_refused_closed(self):
         """Or are answered 503, if so configured."""

@@ -145,5 +145,5 @@ def make_middleware(**levels: Any) -> MiddlewareGauge:
     """
     Return the gauge of a router's middleware that has nothing to tell; `levels` override its parts.
     """
-    gauge: Any = {"name": "limit", "type": "rate-limit", "router": "shop", "entrypoint": "", "state": {}, **levels}
+    gauge: Any = {"name": "limit", "type": "rate-limit", "router": "shop", "entrypoint": "", "service": "", "state": {}, **levels}
     return gauge  # type: ignore[no-any-return]

@@ -251,6 +251,8 @@ class RenderTests(SynchronousTestCase):
         rows = [
             make_middleware(name="trip", router="shop", state={"circuit": "closed", "opened": 3}),
             make_middleware(name="trip", router="admin", state={"circuit": "half-open"}),
+            make_middleware(name="trip", router="", service="shop", state={"circuit": "open"}),
+            make_middleware(name="again", router="shop", state={"retries": 4, "refused_by_budget": 3}),
             make_middleware(name="trip", router="", entrypoint="public", state={"circuit": "open"}),
             make_middleware(name="limit", router="shop", state={"clients": 12, "rate": 1.0}),
             make_middleware(name="places", router="shop", state={"in_flight": 2, "queued": 1}),
@@ -258,21 +260,27 @@ class RenderTests(SynchronousTestCase):
         page = self.page(make_gauges(middlewares=rows))
         samples = samples_of(page)
 
-        def where(name, router="", entrypoint=""):
-            return (("entrypoint", entrypoint), ("middleware", name), ("router", router))
+        def where(name, router="", entrypoint="", service=""):
+            return (("entrypoint", entrypoint), ("middleware", name), ("router", router), ("service", service))
 
         self.assertEqual(
-            {key: value for key, value in samples.items() if "circuit" in key[0] or "limit" in key[0] or "in_flight" in key[0]},
+            {
+                key: value
+                for key, value in samples.items()
+                if any(word in key[0] for word in ("circuit", "budget", "limit", "in_flight"))
+            },
             {
                 ("gateway_circuit_state", where("trip", "shop")): 0,
                 ("gateway_circuit_state", where("trip", "admin")): 1,
+                ("gateway_circuit_state", where("trip", service="shop")): 2,
+                ("gateway_retries_over_budget_total", where("again", "shop")): 3,
                 ("gateway_circuit_state", where("trip", entrypoint="public")): 2,
                 ("gateway_rate_limit_clients", where("limit", "shop")): 12,
                 ("gateway_in_flight", where("places", "shop")): 2,
                 ("gateway_in_flight_queued", where("places", "shop")): 1,
             },
         )
-        self.assertIn(b'gateway_circuit_state{router="shop",entrypoint="",middleware="trip"} 0\n', page)
+        self.assertIn(b'gateway_circuit_state{router="shop",entrypoint="",service="",middleware="trip"} 0\n', page)
 
     def test_odd_states(self):
         """
