@@ -134,6 +134,10 @@ class Outcome(enum.Enum):
     RESPONSE_INCOMPLETE = (502, "http_response_incomplete", False, "Backend broke off the response")
     RESPONSE_IDLE = (504, "connection_read_timeout", False, "Backend stalled within the response")
 
+    # What ends a tunnel, besides its two sides. There is nobody left to answer.
+    TUNNEL_IDLE = (None, None, False, "Nothing moved in the tunnel for too long")
+    TUNNEL_TIMEOUT = (None, None, False, "The tunnel lived for as long as it may")
+
 
 _BEFORE_SENDING = frozenset(
     outcome.word

@@ -63,6 +63,7 @@ class Stream:
         "_is_ending",
         "_is_reading",
         "_is_writing",
+        "_keeps_reading",
         "_lingers",
         "_out",
         "_pausers",
@@ -97,6 +98,7 @@ class Stream:
         self._is_ending = False
         self._is_reading = False
         self._is_writing = False
+        self._keeps_reading = False
         self._lingers = False
         self.has_arrived = False
         self.is_congested = False
@@ -274,7 +276,7 @@ class Stream:
             return
         if sent < len(data):
             out.append(data[sent:])
-            if self._is_ending and sent:
+            if self._is_ending and sent and not self._keeps_reading:
                 self.deadline = self.now() + self.LAST_WORDS_SECONDS
             return
         self._is_writing = False
@@ -285,7 +287,24 @@ class Stream:
         else:
             self._tell(self.receiver.stream_drained)
 
+    @property
+    def unsent(self) -> int:
+        """
+        How many bytes were written which the kernel has not taken yet.
+        """
+        return sum(map(len, self._out))
+
     # -- ending
+
+    def end_writing(self) -> None:
+        """
+        Tell the peer, behind everything written so far, that nothing more will come. Reading goes on, and the stream has yet to be closed.
+        """
+        if self._is_ending or not self.is_open:
+            return
+        self._is_ending = self._keeps_reading = True
+        if not self._out and not self._is_dirty:
+            self._end()
 
     def close(self, *, linger: bool = False) -> None:
         """
@@ -295,7 +314,11 @@ class Stream:
         the kernel reset the connection, and the peer might never see our last words (RFC 9112 section 9.6). The receiver learns of the
         end when it comes, or at once if nothing is left to send.
         """
-        if self._is_ending or not self.is_open:
+        if self._keeps_reading:
+            self._keeps_reading = False
+        elif self._is_ending:
+            return
+        if not self.is_open:
             return
         self._is_ending = True
         self._lingers = linger
@@ -318,6 +341,12 @@ class Stream:
             self._lost(None)
 
     def _end(self) -> None:
+        if self._keeps_reading:
+            try:
+                self._socket.shutdown(socket.SHUT_WR)
+            except OSError as error:
+                self._lost(error)
+            return
         if not self._lingers:
             self._lost(None)
             return
@@ -368,7 +397,7 @@ class Stream:
         """
         Called by the sweep.
         """
-        if self._is_ending:
+        if self._is_ending and not self._keeps_reading:
             # The peer had its time to take our last words, which begins anew whenever it takes some.
             self._lost(None)
         elif self.receiver is not None:

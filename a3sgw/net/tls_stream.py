@@ -38,7 +38,7 @@ class TlsStream:
     once. Until then nothing may be written. Failures are told to `receiver` as a loss at any time.
     """
 
-    __slots__ = ("_connection", "_has_ended", "_is_secured", "_objection", "_raw", "_secured", "now", "receiver")
+    __slots__ = ("_connection", "_has_ended", "_is_half", "_is_secured", "_objection", "_raw", "_secured", "now", "receiver")
 
     def __init__(
         self,
@@ -53,6 +53,7 @@ class TlsStream:
         self._secured = secured
         self._is_secured = False
         self._has_ended = False
+        self._is_half = False
         self.now = raw.now
         self.receiver: Any = None
         raw.receiver = self
@@ -115,23 +116,42 @@ class TlsStream:
         Send `data` at the end of the current event. Ignored once the stream is closing.
         """
         connection = self._connection
-        if connection is not None:
+        if connection is not None and not self._is_half:
             connection.sendall(data)
             self._flush(connection)
 
-    def close(self) -> None:
+    @property
+    def unsent(self) -> int:
         """
-        Close when everything written has been sent. The peer's answer to our farewell is not waited for (RFC 8446 section 6.1).
+        How many bytes, under TLS, were written which the kernel has not taken yet.
+        """
+        return self._raw.unsent
+
+    def end_writing(self) -> None:
+        """
+        Tell the peer, behind everything written so far, that nothing more will come (RFC 8446 section 6.1). Reading goes on.
+        """
+        connection = self._connection
+        if connection is not None and self._is_secured and not self._is_half:
+            self._is_half = True
+            self._say_farewell(connection)
+
+    def close(self, *, linger: bool = False) -> None:
+        """
+        Close when everything written has been sent, as a plain stream does. The peer's answer to our farewell is not waited for.
         """
         connection, self._connection = self._connection, None
-        if connection is not None and self._is_secured:
-            try:
-                connection.shutdown()
-            except SSL.Error:
-                # Where no farewell can be said any more, the end of the connection says it.
-                pass
-            self._flush(connection)
-        self._raw.close()
+        if connection is not None and self._is_secured and not self._is_half:
+            self._say_farewell(connection)
+        self._raw.close(linger=linger)
+
+    def _say_farewell(self, connection: SSL.Connection) -> None:
+        try:
+            connection.shutdown()
+        except SSL.Error:
+            # Where no farewell can be said any more, the end of the connection says it.
+            pass
+        self._flush(connection)
 
     def abort(self) -> None:
         """

@@ -56,6 +56,8 @@ SILENT = {
     Outcome.REDIRECTED,
     Outcome.PREFLIGHT,
     Outcome.AUTH_SERVICE_DENIED,
+    Outcome.TUNNEL_IDLE,
+    Outcome.TUNNEL_TIMEOUT,
 }
 
 
