@@ -12,15 +12,18 @@ from twisted.trial.unittest import SynchronousTestCase
 from a3sgw.loading import load
 from contrib.bench import procfs, report
 from contrib.bench.__main__ import choose, parse_arguments
-from contrib.bench.candidates import Gateway, HAProxy, Nginx, Plan, candidates
+from contrib.bench.candidates import Caddy, Gateway, HAProxy, Nginx, Plan, candidates
 from contrib.bench.cases import CASES, LARGE_BODY, SMALL_BODY, route_host
 from contrib.bench.check import Answer, parse_answer
 from contrib.bench.clients import doubt_memory, measure_clients
-from contrib.bench.measure import Load, Sample, doubt, parse_load
+from contrib.bench.h2load import parse_h2load
+from contrib.bench.load import Load
+from contrib.bench.measure import Sample, doubt, parse_load
 from contrib.bench.micro import PIECES, Piece, time_piece
 from contrib.bench.middlewares import choose_variations, middleware_cases
 from contrib.bench.prober import percentile
 from contrib.bench.processes import BenchError, Cores, VoidRunError
+from contrib.bench.tls import make_certificate
 from contrib.bench.variations import ALL, REFUSED
 
 COUNTED = {
@@ -155,6 +158,45 @@ class LoadTests(SynchronousTestCase):
         self.assertEqual(percentile([7.0], 50), 7.0)
 
 
+H2LOAD = """
+starting benchmark...
+Application protocol: h2
+
+finished in 2.01s, 22.00 req/s, 6.3KB/s
+requests: 44 total, 44 started, 44 done, 44 succeeded, 0 failed, 0 errored, 0 timeout
+status codes: 44 2xx, 0 3xx, 0 4xx, 0 5xx
+traffic: 12.6KB (12880) total, 900B (900) headers (space savings 93.10%), 5.16KB (5280) data
+"""
+
+
+class Http2LoadTests(SynchronousTestCase):
+    """
+    Tests for reading what `h2load` reports.
+    """
+
+    def test_good(self):
+        """
+        The summary and the times of single requests become one load.
+        """
+        load = parse_h2load(H2LOAD, "".join(f"1700000000000000\t200\t{1000 + number}\n" for number in range(44)), 2.0)
+        self.assertEqual((load.requests, load.bytes, load.p50, load.p99), (44, 12880, 0.001021, 0.001043))
+
+    def test_faults(self):
+        """
+        A failed request, another status or protocol, and a missing summary void the run.
+        """
+        for old, new, words in [
+            ("0 failed", "1 failed", "1 failed"),
+            ("0 errored", "2 errored", "2 errored"),
+            ("0 timeout", "3 timeout", "3 timed out"),
+            ("44 2xx, 0 3xx, 0 4xx, 0 5xx", "40 2xx, 0 3xx, 0 4xx, 4 5xx", "4 had another status"),
+            ("protocol: h2", "protocol: http/1.1", "spoke http/1.1"),
+            ("traffic:", "traffic of", "without its summary"),
+        ]:
+            self.assertIn(words, str(self.assertRaises(VoidRunError, parse_h2load, H2LOAD.replace(old, new), "1\t200\t5\n", 2.0)))
+        self.assertIn("no times", str(self.assertRaises(VoidRunError, parse_h2load, H2LOAD, "", 2.0)))
+
+
 class AnswerTests(SynchronousTestCase):
     """
     Tests for the checks' own reading of a response.
@@ -243,10 +285,21 @@ class CandidateTests(SynchronousTestCase):
     Tests for the configurations of the candidates.
     """
 
-    def make_plan(self, routes=0):
+    def make_plan(self, routes=0, tls=False):
         directory = Path(self.mktemp()).absolute()
         directory.mkdir()
-        return Plan(directory, 8080, 9090, 64, routes)
+        return Plan(directory, 8080, 9090, 64, routes, make_certificate(directory) if tls else None)
+
+    def test_tls(self):
+        """
+        Each candidate that speaks TLS is given the certificate, and only then.
+        """
+        for candidate in (Gateway(), Nginx(), HAProxy(), Caddy()):
+            for tls in (False, True):
+                plan = self.make_plan(tls=tls)
+                candidate.launch(plan)
+                written = "".join(path.read_text() for path in plan.directory.iterdir() if not path.name.startswith("bench."))
+                self.assertEqual(f"{plan.directory}/bench." in written, tls, candidate.name)
 
     def test_routes(self):
         """

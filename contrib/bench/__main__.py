@@ -107,14 +107,14 @@ def run_cases(chosen: list[Candidate], options: argparse.Namespace, conditions: 
     """
     found: dict[str, Any] = {}
     cases = [CASES[name] for name in options.cases]
-    for routes in dict.fromkeys(case.routes for case in cases):
-        able = [candidate for candidate in chosen if candidate.routes or not routes]
+    for routes, tls in dict.fromkeys((case.routes, case.tls) for case in cases):
+        able = [candidate for candidate in chosen if (candidate.routes or not routes) and (candidate.encrypts or not tls)]
         if not able:
-            print(f"Nobody asked for can have {routes} routes; those cases are skipped.")
+            print(f"Nobody asked for can have {routes} routes{' and speak TLS' if tls else ''}; those cases are skipped.")
             continue
-        place = directory / f"routes{routes}"
-        with set_stage(able, place, conditions.cores, files=files, connections=conditions.connections, routes=routes) as stage:
-            for case in (case for case in cases if case.routes == routes):
+        place = directory / f"routes{routes}{'-tls' if tls else ''}"
+        with set_stage(able, place, conditions.cores, files=files, connections=conditions.connections, routes=routes, tls=tls) as stage:
+            for case in (case for case in cases if (case.routes, case.tls) == (routes, tls)):
                 samples = measure_rounds(stage, case, directory, conditions, options.rounds)
                 found[case.name] = {"meaning": case.meaning, "candidates": report.case_json(samples)}
                 _print_case(case, samples, options)

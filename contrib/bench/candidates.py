@@ -17,9 +17,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .cases import HOST, route_host
 from .processes import find_program
+from .tls import Certificate
 from .variations import PLAIN, Variation
 
 __all__ = ["Caddy", "Candidate", "Direct", "Gateway", "HAProxy", "Launch", "Nginx", "Plan", "TwistedWeb", "candidates"]
@@ -31,7 +33,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 class Plan:
     """
     What a candidate is to be configured for. `routes` is the number of host routes, 0 for the single one of `HOST`; `connections` is how
-    many clients may be there at once.
+    many clients may be there at once. `certificate` is what to show on the port, or `None` for plain HTTP.
     """
 
     directory: Path
@@ -39,6 +41,7 @@ class Plan:
     upstream_port: int
     connections: int
     routes: int = 0
+    certificate: Certificate | None = None
 
     @property
     def hosts(self) -> list[str]:
@@ -71,6 +74,8 @@ class Candidate:
     variation = PLAIN
     routes = True
     """Whether it chooses by host; one that does not is left out of the cases with many routes."""
+    encrypts = True
+    """Whether it speaks TLS; one that does not is left out of those cases."""
 
     def missing(self) -> str | None:
         """
@@ -98,6 +103,7 @@ class Direct(Candidate):
 
     name = "direct"
     routes = False
+    encrypts = False
 
     def missing(self) -> str | None:
         return None
@@ -146,12 +152,14 @@ class Gateway(Candidate):
             f'routers "r{number}" {{\n  rule    = "Host(`{host}`)"\n  service = "upstream"\n{listed}}}'
             for number, host in enumerate(plan.hosts)
         )
+        certificate = plan.certificate
+        tls = f'  tls {{\n    cert_file = "{certificate.cert}"\n    key_file  = "{certificate.key}"\n  }}\n' if certificate else ""
         config = plan.write(
             f"{self.name}.hcl",
             f"""
 entrypoints "web" {{
   address = "127.0.0.1:{plan.port}"
-}}
+{tls}}}
 {routers}
 {self.variation.middlewares(plan.directory)}
 services "upstream" {{
@@ -189,8 +197,13 @@ class Nginx(Candidate):
         log = plan.directory / "nginx.access"
         # It reserves memory for each of them, and one client takes two.
         most = 2 * plan.connections + 512
+        tls, http2, shown = "", "", ""
+        if plan.certificate is not None:
+            tls, http2 = " ssl", " http2"
+            shown = f"    ssl_certificate {plan.certificate.cert};\n    ssl_certificate_key {plan.certificate.key};\n"
+            shown += "    ssl_protocols TLSv1.2 TLSv1.3;\n    http2_max_requests 10000000;\n"
         servers = "\n".join(
-            f"    server {{ listen 127.0.0.1:{plan.port}; server_name {host}; location / {{ proxy_pass http://upstream; }} }}"
+            f"    server {{ listen 127.0.0.1:{plan.port}{tls}{http2}; server_name {host}; location / {{ proxy_pass http://upstream; }} }}"
             for host in plan.hosts
         )
         config = plan.write(
@@ -228,7 +241,7 @@ http {{
         keepalive_requests 10000000;
         keepalive_timeout 1h;
     }}
-    server {{ listen 127.0.0.1:{plan.port} default_server backlog=4096; return 404; }}
+{shown}    server {{ listen 127.0.0.1:{plan.port}{tls}{http2} default_server backlog=4096; return 404; }}
 {servers}
 }}
 """,
@@ -243,6 +256,8 @@ class HAProxy(Candidate):
         return _version_in(_output([self.program(), "-v"]))
 
     def launch(self, plan: Plan) -> Launch | None:
+        tls = f" ssl crt {plan.certificate.both} alpn h2,http/1.1" if plan.certificate else ""
+        proto = "https" if plan.certificate else "http"
         routes = plan.write("haproxy.map", "".join(f"{host} upstream\n" for host in plan.hosts))
         config = plan.write(
             "haproxy.cfg",
@@ -265,10 +280,10 @@ defaults
     timeout server 1h
     timeout http-keep-alive 1h
 frontend web
-    bind 127.0.0.1:{plan.port} backlog 4096
-    http-request set-header X-Forwarded-Proto http
+    bind 127.0.0.1:{plan.port}{tls} backlog 4096
+    http-request set-header X-Forwarded-Proto {proto}
     http-request set-header X-Forwarded-Host %[req.hdr(host)]
-    http-request set-var(txn.backend) req.hdr(host),lower,map_str({routes})
+    http-request set-var(txn.backend) req.hdr(host),field(1,:),lower,map_str({routes})
     http-request return status 404 unless {{ var(txn.backend) -m found }}
     use_backend %[var(txn.backend)]
 backend upstream
@@ -294,17 +309,23 @@ class Caddy(Candidate):
             "upstreams": [{"dial": f"127.0.0.1:{plan.upstream_port}"}],
             "transport": {"protocol": "http", "keep_alive": {"idle_timeout": "1h", "max_idle_conns_per_host": 256}},
         }
-        server = {
+        server: dict[str, Any] = {
             "listen": [f"127.0.0.1:{plan.port}"],
             "automatic_https": {"disable": True},
             "logs": {"default_logger_name": "access"},
             "routes": [{"match": [{"host": plan.hosts}], "handle": [proxy], "terminal": True}],
         }
+        apps: dict[str, Any] = {"http": {"servers": {"bench": server}}}
+        if plan.certificate is not None:
+            # wrk names no host.
+            server["tls_connection_policies"] = [{"default_sni": HOST, "fallback_sni": HOST}]
+            files = {"certificate": str(plan.certificate.cert), "key": str(plan.certificate.key)}
+            apps["tls"] = {"certificates": {"load_files": [files]}}
         # Not its Caddyfile, which would also enter each host into a table of loggers.
         config = {
             "admin": {"disabled": True, "config": {"persist": False}},
             "logging": {"logs": {"default": {"level": "WARN", "exclude": ["http.log.access"]}, "access": access}},
-            "apps": {"http": {"servers": {"bench": server}}},
+            "apps": apps,
         }
         path = plan.write("caddy.json", json.dumps(config))
         env = {"GOMAXPROCS": "1", "HOME": str(plan.directory), "XDG_DATA_HOME": str(plan.directory), "XDG_CONFIG_HOME": str(plan.directory)}
@@ -314,6 +335,7 @@ class Caddy(Candidate):
 class TwistedWeb(Candidate):
     name = "twisted.web"
     routes = False
+    encrypts = False
 
     def missing(self) -> str | None:
         return None if importlib.util.find_spec("twisted") else "not installed"

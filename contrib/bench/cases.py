@@ -70,7 +70,8 @@ class Request:
 class Case:
     """
     One case. `make(number)` gives a request, `script` is the same for `wrk`; `routes` is the number of host routes the candidates must have
-    (0: the one of `HOST`); `paced` cases are asked at a fixed rate by the prober instead of `wrk`.
+    (0: the one of `HOST`); `paced` cases are asked at a fixed rate by the prober instead of `wrk`. `tls` cases come over TLS, `h2` ones
+    over HTTP/2 from `h2load`, which the checks do not speak.
     """
 
     name: str
@@ -80,6 +81,8 @@ class Case:
     answer: bytes = SMALL_BODY
     routes: int = 0
     paced: bool = False
+    tls: bool = False
+    h2: bool = False
 
 
 def route_host(number: int) -> str:
@@ -146,6 +149,14 @@ CASES = {
         Case("post10k", "requests with a body of 10 KiB, read whole by the upstream", *_fixed("POST", "/post", {}, POST_BODY)),
         Case("newconn", "a new client connection for every request", *_fixed("GET", "/shop/item/1?page=1", {"Connection": "close"})),
         Case("paced", "latency of varied requests at a fixed rate, below what any candidate can do", *varied_requests({}), paced=True),
+        Case("https", "varied requests over TLS, connections kept", *varied_requests({}), tls=True),
+        Case(
+            "handshake",
+            "a new TLS connection for every request",
+            *_fixed("GET", "/shop/item/1?page=1", {"Connection": "close"}),
+            tls=True,
+        ),
+        Case("h2", "varied requests over HTTP/2 and TLS, 8 at a time on each connection", *varied_requests({}), tls=True, h2=True),
         Case("routes1000", "1,000 host routes, the requests spread over them", *_routes(1000), routes=1000),
         Case("routes10000", "10,000 host routes, the requests spread over them", *_routes(10000), routes=10000),
     )

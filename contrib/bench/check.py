@@ -13,8 +13,9 @@ import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .cases import Case, Request
+from .cases import HOST, Case, Request
 from .processes import Child, VoidRunError
+from .tls import client_context
 from .upstream import Upstream
 from .variations import PLAIN, Variation
 
@@ -29,7 +30,7 @@ class Target:
     A candidate that runs: where it is reached, its process, if it has one, and the log that must grow.
 
     `forwarded` says that the upstream must see `X-Forwarded-For`, `routed` that a host without a route must not get to it. `variation` says
-    what the middlewares of a gateway do.
+    what the middlewares of a gateway do. `tls` says that it is spoken to over TLS.
     """
 
     name: str
@@ -39,6 +40,14 @@ class Target:
     forwarded: bool
     routed: bool
     variation: Variation = PLAIN
+    tls: bool = False
+
+    def connect(self) -> socket.socket:
+        """
+        Return a new connection to it. Raises `OSError`.
+        """
+        connection = socket.create_connection(("127.0.0.1", self.port), 30)
+        return client_context().wrap_socket(connection, server_hostname=HOST) if self.tls else connection
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,7 @@ def check_candidate(target: Target, case: Case, upstream: Upstream, questions: i
             verify_id = f"v{os.getpid()}-{number}"
             request = case.make(number)
             if connection is None:
-                connection = socket.create_connection(("127.0.0.1", target.port), 30)
+                connection = target.connect()
             connection.sendall(request.encode(X_Verify=verify_id))
             answer = read_answer(connection)
             _judge(request, case, answer, upstream, verify_id, target)
@@ -116,7 +125,7 @@ def check_candidate(target: Target, case: Case, upstream: Upstream, questions: i
         if len(seen) != questions:
             raise ValueError(f"{questions} requests brought {len(seen)} different X-Response-Id: answers are kept and given again")
         if target.routed:
-            _check_unknown_host(target.port)
+            _check_unknown_host(target)
         if target.variation.guards:
             _check_guard(target, case)
     except (OSError, ValueError) as error:
@@ -150,11 +159,11 @@ def _judge(request: Request, case: Case, answer: Answer, upstream: Upstream, ver
         raise ValueError(f"the upstream saw X-Forwarded-For {account['forwarded_for']!r}, which does not name the client")
 
 
-def _check_unknown_host(port: int) -> None:
+def _check_unknown_host(target: Target) -> None:
     """
     Ask for a host no candidate routes: one that answers from the upstream does not route at all.
     """
-    if b"x-response-id" in _ask_once(port, Request("GET", "/", "unknown.invalid", {})).lower():
+    if b"x-response-id" in _ask_once(target, Request("GET", "/", "unknown.invalid", {})).lower():
         raise ValueError("a host without a route was forwarded")
 
 
@@ -164,14 +173,14 @@ def _check_guard(target: Target, case: Case) -> None:
     """
     request = case.make(next(_numbers))
     without = {name: value for name, value in request.headers.items() if name not in target.variation.headers}
-    raw = _ask_once(target.port, replace(request, headers=without))
+    raw = _ask_once(target, replace(request, headers=without))
     if not raw.startswith(b"HTTP/1.1 401 ") or b"x-response-id" in raw.lower():
         names = ", ".join(target.variation.headers)
         raise ValueError(f"a request without {names} was answered {raw[9:12].decode('latin-1')!r} and not 401")
 
 
-def _ask_once(port: int, request: Request) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), 30) as connection:
+def _ask_once(target: Target, request: Request) -> bytes:
+    with target.connect() as connection:
         connection.sendall(request.encode(Connection="close"))
         raw = b""
         while more := connection.recv(65536):

@@ -13,24 +13,13 @@ from pathlib import Path
 from . import procfs
 from .cases import Case
 from .check import Target, check_candidate
+from .h2load import run_h2load
+from .load import Load
 from .prober import percentile, probe
 from .processes import Child, Cores, VoidRunError, require_program
 from .upstream import Upstream
 
 __all__ = ["Conditions", "Load", "Sample", "doubt", "load_program", "measure", "parse_load", "run_wrk"]
-
-
-@dataclass(frozen=True)
-class Load:
-    """
-    What the load generator counted. Latencies are seconds.
-    """
-
-    seconds: float
-    requests: int
-    bytes: int
-    p50: float
-    p99: float
 
 
 @dataclass(frozen=True)
@@ -107,13 +96,16 @@ def load_program() -> str:
     return require_program("wrk", "to make load", "wrk")
 
 
-def run_wrk(port: int, script: Path, core: int, *, seconds: int, connections: int, is_refusal: bool = False) -> Load:
+def run_wrk(
+    port: int, script: Path, core: int, *, seconds: int, connections: int, is_refusal: bool = False, tls: bool = False
+) -> Load:
     """
     Load `port` with `wrk` from one thread on `core`.
     """
+    url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
     log = script.with_suffix(".out")
     log.unlink(missing_ok=True)
-    argv = [load_program(), "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(script), f"http://127.0.0.1:{port}"]
+    argv = [load_program(), "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(script), url]
     child = Child("wrk", argv, core, log)
     try:
         child.wait(seconds + 60.0)
@@ -148,7 +140,7 @@ def measure(target: Target, case: Case, script: Path, conditions: Conditions, up
     Check the candidate, load it, check it again. Raises `VoidRunError` if anything was not as it must be.
     """
     is_refusal = target.variation.is_refusal
-    size = check_candidate(target, case, upstream)
+    size: int | None = check_candidate(target, case, upstream)
     core = conditions.cores.proxy
     connected_before, asked_before = upstream.counts()
     core_before = procfs.core_time(core)
@@ -157,6 +149,10 @@ def measure(target: Target, case: Case, script: Path, conditions: Conditions, up
     try:
         if case.paced:
             load = run_probe(target.port, case, conditions, target.variation.status)
+        elif case.h2:
+            load = run_h2load(
+                target.port, case, script.parent, conditions.cores.load, seconds=conditions.seconds, connections=conditions.connections
+            )
         else:
             load = run_wrk(
                 target.port,
@@ -165,6 +161,7 @@ def measure(target: Target, case: Case, script: Path, conditions: Conditions, up
                 seconds=conditions.seconds,
                 connections=conditions.connections,
                 is_refusal=is_refusal,
+                tls=case.tls,
             )
     except VoidRunError as error:
         raise VoidRunError(f"{target.name}, case {case.name}: {error}") from error
@@ -175,6 +172,9 @@ def measure(target: Target, case: Case, script: Path, conditions: Conditions, up
     if target.child is not None:
         target.child.check_alive()
     asked = asked_after - asked_before
+    if case.h2:
+        # Compressed headers have no size that could be known, and it is asked for a while before it counts.
+        size = None
     problem = doubt(load, size=size, asked=asked, connections=conditions.connections, is_refusal=is_refusal)
     if problem is not None:
         raise VoidRunError(f"{target.name}, case {case.name}: {problem}")
@@ -188,12 +188,12 @@ def measure(target: Target, case: Case, script: Path, conditions: Conditions, up
     return Sample(load, cpu, kernel, cpu / elapsed, foreign, connects)
 
 
-def doubt(load: Load, *, size: int, asked: int, connections: int, is_refusal: bool = False) -> str | None:
+def doubt(load: Load, *, size: int | None, asked: int, connections: int, is_refusal: bool = False) -> str | None:
     """
     Return why the counts of a measurement do not fit together, or `None`.
 
-    `size` is that of a checked response, `asked` what the upstream counted meanwhile. At the end of the load each connection may have one
-    request under way; what differs by more was answered by somebody else, answered wrongly, or asked twice. With `is_refusal` the upstream
+    `size` is that of a checked response, or `None` if they are not all alike, `asked` what the upstream counted meanwhile. At the end of
+    the load each connection may have one request under way; what differs by more was answered by somebody else, answered wrongly, or asked twice. With `is_refusal` the upstream
     must have seen none of them.
     """
     if is_refusal:
@@ -203,6 +203,6 @@ def doubt(load: Load, *, size: int, asked: int, connections: int, is_refusal: bo
         return f"{load.requests} requests were answered, but the upstream saw only {asked}"
     elif asked > load.requests + 2 * connections:
         return f"{load.requests} requests were answered, but the upstream saw {asked}"
-    if abs(load.bytes - load.requests * size) > connections * size + load.requests * 2:
+    if size is not None and abs(load.bytes - load.requests * size) > connections * size + load.requests * 2:
         return f"{load.requests} responses of {size} bytes do not make {load.bytes} bytes"
     return None

@@ -16,6 +16,7 @@ from pathlib import Path
 from .candidates import Candidate, Plan
 from .check import Target
 from .processes import Child, Cores, VoidRunError, free_port
+from .tls import make_certificate
 from .upstream import Upstream
 
 __all__ = ["Stage", "set_stage"]
@@ -50,7 +51,7 @@ class Stage:
 
 @contextmanager
 def set_stage(
-    chosen: Iterable[Candidate], directory: Path, cores: Cores, *, files: int, connections: int, routes: int = 0
+    chosen: Iterable[Candidate], directory: Path, cores: Cores, *, files: int, connections: int, routes: int = 0, tls: bool = False
 ) -> Iterator[Stage]:
     """
     Start the upstream and the candidates in a new directory; end them all on the way out, whatever happened.
@@ -59,8 +60,9 @@ def set_stage(
     with ExitStack() as stack:
         upstream = Upstream.start(stack, directory, cores.upstream, files)
         targets = []
+        certificate = make_certificate(directory) if tls else None
         for candidate in chosen:
-            plan = Plan(directory, free_port(), upstream.port, connections, routes)
+            plan = Plan(directory, free_port(), upstream.port, connections, routes, certificate)
             launch = candidate.launch(plan)
             if launch is None:
                 targets.append(Target(candidate.name, upstream.port, None, None, forwarded=False, routed=False))
@@ -70,6 +72,7 @@ def set_stage(
             stack.callback(child.stop)
             target = Target(candidate.name, plan.port, child, launch.access_log, forwarded=True, routed=candidate.routes)
             target.variation = candidate.variation
+            target.tls = tls
             targets.append(target)
         # They start at the same time, and are waited for together: ten thousand routes take some of them a while.
         for target in targets:

@@ -1,0 +1,73 @@
+"""
+Load over HTTP/2, by nghttp2's `h2load`.
+
+What it asks for comes from a file of addresses, which differ as those of the HTTP/1 cases do; the headers are the same ones.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+from .cases import HOST, Case
+from .load import Load
+from .prober import percentile
+from .processes import Child, VoidRunError, require_program
+
+__all__ = ["STREAMS", "parse_h2load", "run_h2load"]
+
+STREAMS = 8
+"""Requests at a time on each connection."""
+
+_ADDRESSES = 2000
+_COUNTS = re.compile(r"^requests: (\d+) total, \d+ started, (\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", re.M)
+_STATUSES = re.compile(r"^status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", re.M)
+_TRAFFIC = re.compile(r"^traffic: .*?\((\d+)\) total", re.M)
+_PROTOCOL = re.compile(r"^Application protocol: (\S+)", re.M)
+
+
+def run_h2load(port: int, case: Case, directory: Path, core: int, *, seconds: int, connections: int) -> Load:
+    """
+    Load `port` from one thread on `core`; `connections` is the number of requests under way at a time, over an eighth as many connections.
+    """
+    first = case.make(1)
+    addresses = directory / f"{case.name}.addresses"
+    base = f"https://{HOST}:{port}"
+    addresses.write_text("".join(f"{base}{case.make(number).target}\n" for number in range(1, _ADDRESSES)))
+    log, times = directory / f"{case.name}.out", directory / f"{case.name}.times"
+    for path in (log, times):
+        path.unlink(missing_ok=True)
+    argv = [require_program("h2load", "to make load over HTTP/2", "nghttp2-client"), "-t1", f"-c{max(1, connections // STREAMS)}"]
+    argv += [f"-m{STREAMS}", f"-D{seconds}", f"--connect-to=127.0.0.1:{port}", f"--log-file={times}", "-i", str(addresses)]
+    for name, value in first.headers.items():
+        argv += ["-H", f"{name.lower()}: {value}"]
+    child = Child("h2load", argv, core, log)
+    try:
+        child.wait(seconds + 60.0)
+    except subprocess.TimeoutExpired:
+        raise VoidRunError(f"h2load did not end within {seconds + 60} s.") from None
+    finally:
+        child.stop()
+    return parse_h2load(log.read_text(errors="replace"), times.read_text() if times.exists() else "", float(seconds))
+
+
+def parse_h2load(text: str, times: str, seconds: float) -> Load:
+    """
+    Read what `h2load` printed, and its file of times: a line of start, status and duration in microseconds for each request. Raises
+    `VoidRunError` if any request failed, or it spoke something else.
+    """
+    counts, statuses, traffic, protocol = (pattern.search(text) for pattern in (_COUNTS, _STATUSES, _TRAFFIC, _PROTOCOL))
+    if counts is None or statuses is None or traffic is None or protocol is None:
+        raise VoidRunError(f"h2load ended without its summary. It said:\n{text.strip()[-2000:] or '(nothing)'}")
+    if protocol[1] not in ("h2", "h2c"):
+        raise VoidRunError(f"h2load spoke {protocol[1]} and not HTTP/2.")
+    _total, done, succeeded, failed, errored, timed_out = map(int, counts.groups())
+    wrong = sum(map(int, statuses.groups()[1:]))
+    if not done or failed or errored or timed_out or wrong or done != succeeded:
+        counted = f"{failed} failed, {errored} errored, {timed_out} timed out, {wrong} had another status"
+        raise VoidRunError(f"h2load: of {done} requests {counted}.")
+    durations = sorted(int(line.split("\t")[2]) / 1e6 for line in times.splitlines())
+    if not durations:
+        raise VoidRunError("h2load wrote no times.")
+    return Load(seconds, done, int(traffic[1]), percentile(durations, 50), percentile(durations, 99))
