@@ -193,8 +193,8 @@ def doubt(load: Load, *, size: int | None, asked: int, connections: int, is_refu
     Return why the counts of a measurement do not fit together, or `None`.
 
     `size` is that of a checked response, or `None` if they are not all alike, `asked` what the upstream counted meanwhile. At the end of
-    the load each connection may have one request under way; what differs by more was answered by somebody else, answered wrongly, or asked twice. With `is_refusal` the upstream
-    must have seen none of them.
+    the load each connection may have one request under way; what differs by more was answered by somebody else, answered wrongly, or asked
+    twice. With `is_refusal` the upstream must have seen none of them.
     """
     if is_refusal:
         if asked:
