@@ -21,7 +21,8 @@ from a3sgw.assembly_parts import Kit, Parts
 from a3sgw.assembly_service import assemble_service
 from a3sgw.config.address import parse_listen_address
 from a3sgw.config.model import EntrypointConfig, GatewayConfig, RouterConfig
-from a3sgw.interfaces import IConnectionGate, IRetirable
+from a3sgw.interfaces import IBeginning, IConnectionGate, IRetirable
+from a3sgw.listen.beginning import Http1Beginning
 from a3sgw.listen.door import Gates
 from a3sgw.middleware.chain import Link
 from a3sgw.proxy.entrypoint import AdminGate, Entrypoint, EntrypointTimeouts
@@ -39,11 +40,12 @@ DASHBOARD_ENTRYPOINT: Final = "dashboard"
 @attrs.frozen(slots=True, eq=False)
 class DoorPlan:
     """
-    A door that a generation wants: where, who may come in, and what is served.
+    A door that a generation wants: where, who may come in, how connections begin, and what is served.
     """
 
     address: tuple[str, int]
     gates: Gates
+    beginning: IBeginning
     entrypoint: Entrypoint
 
 
@@ -79,11 +81,12 @@ def assemble(config: GatewayConfig, previous: Generation | None, kit: Kit) -> Ge
                     entrypoint.max_connections,
                     tuple(link.middleware for link in links if IConnectionGate.providedBy(link.middleware)),
                 ),
+                Http1Beginning(),
                 _entrypoint(config, entrypoint, services, middlewares, links, parts, kit),
             )
     if config.dashboard.enabled and config.dashboard.address is not None:
         doors[DASHBOARD_ENTRYPOINT] = DoorPlan(
-            parse_listen_address(config.dashboard.address), Gates(), _dashboard_entrypoint(config, kit)
+            parse_listen_address(config.dashboard.address), Gates(), Http1Beginning(), _dashboard_entrypoint(config, kit)
         )
     return Generation(config, doors, services, parts.made)
 

@@ -200,7 +200,7 @@ class Carrier:
                 )
         sock = self._bind_socket(name, host, port)
         return Door(
-            sock, plan.address, plan.entrypoint, plan.gates, self._tally, self._reactor, self._flushes, self._deadlines
+            sock, plan.address, plan.entrypoint, plan.gates, plan.beginning, self._tally, self._reactor, self._flushes, self._deadlines
         )
 
     def abandon(self) -> None:
@@ -236,6 +236,7 @@ class Carrier:
             assert door is not None
             door.entrypoint = plan.entrypoint
             door.gates = plan.gates
+            door.beginning = plan.beginning
             doors[name] = door
         self._doors = doors
         self._generation = new

@@ -35,10 +35,12 @@ __all__ = [
     "IBackendHook",
     "IBalancer",
     "IBalancerFactory",
+    "IBeginning",
     "IBodyFilter",
     "IBodyFilterSource",
     "ICarrier",
     "ICompletionHook",
+    "IConnection",
     "IConnectionGate",
     "IControl",
     "IDestination",
@@ -95,6 +97,53 @@ class IReceiver(Interface):
     def deadline_passed() -> None:
         """
         The moment in the stream's `deadline` has come; it was reset to never before this call.
+        """
+
+
+# -- listen ---------------------------------------------------------------------------------------------------------------------------
+
+
+class IConnection(Interface):
+    """
+    A client's connection, as its door sees it: what serves it now, or what deals with its beginning.
+
+    It is the receiver of its stream too, and tells the door of its end by `door.connection_ended(self)`, once and last.
+    """
+
+    def exchange_count() -> int:
+        """
+        Return how many exchanges are under way.
+        """
+
+    def drain() -> None:
+        """
+        End the connection when its exchanges have ended, at once if it has none.
+        """
+
+    def stop() -> None:
+        """
+        End the connection now. Exchanges that have not been answered are told why, others are broken off.
+        """
+
+
+class IBeginning(Interface):
+    """
+    A step at the beginning of connections: a header to read, TLS, and what serves them in the end. Made once for a generation.
+
+    A step that is not the last makes a connection which deals with its part and then calls `door.hand_over` with the next step.
+    """
+
+    def begin(door: Any, stream: Any, caller: Any) -> Any:
+        """
+        Return an `IConnection` that takes `stream`, with itself set as its receiver and a deadline on it.
+
+        `door` has `entrypoint`, `is_draining`, `hand_over` and `connection_ended`, `caller` is a `net.caller.Caller`. Must not close the
+        stream or call out: the door does not know of the connection yet. What has arrived already follows by `data_received`.
+        """
+
+    def goodbye(outcome: Outcome) -> bytes:
+        """
+        Return what is sent to somebody who is turned away at the door; empty if there are no words for it.
         """
 
 

@@ -17,14 +17,12 @@ from twisted.logger import Logger
 
 from a3sgw.address import AddressSet, pack_address
 from a3sgw.errors import AssemblyError, Outcome
-from a3sgw.interfaces import IConnectionGate
+from a3sgw.interfaces import IBeginning, IConnection, IConnectionGate
+from a3sgw.net.caller import Caller
 from a3sgw.net.deadline import Deadlines
 from a3sgw.net.reactor import FlushQueue
 from a3sgw.net.stream import Stream, prepare_tcp
 from a3sgw.proxy.entrypoint import Entrypoint
-from a3sgw.proxy.http1_server import Http1Server
-from a3sgw.refusal import refusal
-from a3sgw.wire.http1 import field_block, status_line
 
 __all__ = ["Door", "DoorTally", "Gates", "bind"]
 
@@ -92,28 +90,18 @@ class DoorTally:
         self.refused[key] = self.refused.get(key, 0) + 1
 
 
-def _goodbye(outcome: Outcome) -> bytes:
-    response = refusal(outcome, b"")
-    return b"%b\r\n%bContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (
-        status_line(response.status),
-        field_block(response.fields),
-        len(response.body),
-        response.body,
-    )
-
-
-_GOODBYES: Final = {outcome.word: _goodbye(outcome) for outcome in Outcome if outcome.status is not None}
-
-
 class Door:
     """
     One listening socket, as a reactor descriptor.
 
-    `entrypoint` and `gates` are what holds now; `connections` are those that are open. `is_draining` says that connections end with their
-    exchange. `idle` is called whenever the last connection of a draining door has ended.
+    `entrypoint`, `gates` and `beginning`, the first step of a connection, are what holds now; `connections` are those that are open, and
+    those that still begin. `is_draining` says that connections end with their exchange. `idle` is called whenever the last connection of a
+    draining door has ended.
     """
 
     RETRY_SECONDS: Final = 0.5
+    # For the first request of somebody who has just been greeted, though the door is closed already.
+    GRACE_SECONDS: Final = 1.0
     _log = Logger()
 
     def __init__(
@@ -122,6 +110,7 @@ class Door:
         address: tuple[str, int],
         entrypoint: Entrypoint,
         gates: Gates,
+        beginning: IBeginning,
         tally: DoorTally,
         reactor: Any,
         flushes: FlushQueue,
@@ -132,9 +121,10 @@ class Door:
         self.port: int = sock.getsockname()[1]
         self.entrypoint = entrypoint
         self.gates = gates
-        self.connections: set[Http1Server] = set()
+        self.beginning = beginning
+        self.connections: set[IConnection] = set()
         # Who was let in by middlewares, which are told of the end even if a reload has put others in their place.
-        self._let_in: dict[Http1Server, tuple[tuple[IConnectionGate, ...], bytes]] = {}
+        self._let_in: dict[IConnection, tuple[tuple[IConnectionGate, ...], bytes]] = {}
         self.is_draining = False
         self.idle: Callable[[], None] | None = None
         self._local_port = b"%d" % self.port
@@ -190,13 +180,29 @@ class Door:
         Break off every connection that is left; return how many exchanges that cost.
         """
         connections = list(self.connections)
-        busy = sum(connection.exchange is not None for connection in connections)
+        busy = sum(connection.exchange_count() for connection in connections)
         for connection in connections:
             connection.stop()
         self._flushes.run()
         return busy
 
-    def connection_ended(self, connection: Http1Server) -> None:
+    def hand_over(self, connection: IConnection, beginning: IBeginning, stream: Any, caller: Caller, data: bytes) -> None:
+        """
+        Let the next step take the place of `connection`, whose part is done. `data` is what has arrived for it already.
+
+        Called last: what takes over may deal with `data`, or end the connection, before this returns.
+        """
+        successor = beginning.begin(self, stream, caller)
+        self.connections.discard(connection)
+        self.connections.add(successor)
+        if self._let_in and connection in self._let_in:
+            self._let_in[successor] = self._let_in.pop(connection)
+        if self.is_draining:
+            stream.deadline = stream.now() + self.GRACE_SECONDS
+        if data:
+            stream.receiver.data_received(data)
+
+    def connection_ended(self, connection: IConnection) -> None:
         """
         A connection is gone.
         """
@@ -278,8 +284,7 @@ class Door:
         sock.setblocking(False)
         prepare_tcp(sock)
         stream = Stream(sock, self._reactor, self._flushes, self._deadlines)
-        connection = Http1Server(stream, self, text.encode("ascii"), packed, b"http", self._local_port)
-        stream.receiver = connection
+        connection = self.beginning.begin(self, stream, Caller(text.encode("ascii"), packed, self._local_port))
         self.connections.add(connection)
         if hooks:
             self._let_in[connection] = (hooks, packed)
@@ -315,8 +320,7 @@ class Door:
         self._tally.count_refused(self.entrypoint.name, outcome)
         sock.setblocking(False)
         try:
-            # A plugin may give an outcome that has no answer.
-            sock.send(_GOODBYES.get(outcome.word, b""))
+            sock.send(self.beginning.goodbye(outcome))
             sock.shutdown(socket.SHUT_WR)
         except OSError:
             pass

@@ -21,8 +21,9 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from a3sgw.errors import Outcome, ProtocolError
-from a3sgw.interfaces import IDownstream, IReceiver
+from a3sgw.interfaces import IConnection, IDownstream, IReceiver
 from a3sgw.message import Field, RequestHead, ResponseHead
+from a3sgw.net.caller import Caller
 from a3sgw.net.deadline import NEVER
 from a3sgw.net.stream import Stream
 from a3sgw.net.valve import PIPELINE
@@ -82,7 +83,7 @@ def _refused_head(data: bytes) -> RequestHead | None:
     return RequestHead(method, target)
 
 
-@implementer(IReceiver, IDownstream)
+@implementer(IReceiver, IDownstream, IConnection)
 class Http1Server:
     """
     One client connection.
@@ -110,13 +111,13 @@ class Http1Server:
 
     _log = Logger()
 
-    def __init__(self, stream: Stream, door: _Door, peer: bytes, peer_packed: bytes, scheme: bytes, local_port: bytes) -> None:
+    def __init__(self, stream: Stream, door: _Door, caller: Caller) -> None:
         self._stream = stream
         self._door = door
-        self._peer = peer
-        self._peer_packed = peer_packed
-        self._scheme = scheme
-        self._local_port = local_port
+        self._peer = caller.address
+        self._peer_packed = caller.packed
+        self._scheme = caller.scheme
+        self._local_port = caller.local_port
         self._buffer = b""
         self._checked = 0
         self._body: BodyReader | None = None
@@ -508,6 +509,12 @@ class Http1Server:
             self._stream.close()
 
     # -- what the door calls
+
+    def exchange_count(self) -> int:
+        """
+        Return 1 if an exchange is under way, else 0.
+        """
+        return int(self.exchange is not None)
 
     def drain(self) -> None:
         """

@@ -13,6 +13,7 @@ from zope.interface.verify import verifyObject
 from a3sgw.address import AddressSet
 from a3sgw.errors import AssemblyError, Outcome
 from a3sgw.interfaces import IConnectionGate
+from a3sgw.listen.beginning import Http1Beginning
 from a3sgw.listen.door import Door, DoorTally, Gates, bind
 from a3sgw.net.deadline import Deadlines
 from a3sgw.proxy.entrypoint import Entrypoint, EntrypointTimeouts, Observers
@@ -74,6 +75,7 @@ class DoorCase(SynchronousTestCase):
             ("127.0.0.1", 8080),
             entrypoint(),
             Gates(**gates),
+            Http1Beginning(),
             self.tally,
             self.reactor,
             self.reactor.flushes,

@@ -6,7 +6,7 @@ import json
 
 from zope.interface.verify import verifyObject
 
-from a3sgw.interfaces import IDownstream
+from a3sgw.interfaces import IConnection, IDownstream
 from a3sgw.proxy.http1_server import Http1Server
 from a3sgw.proxy.test.dialogues import OK, DialogueCase, config, request, response
 from a3sgw.service.group import Group
@@ -34,6 +34,7 @@ class Http1ServerContractTests(receiver_contract(make_server)):
         connection = make_server()
         self.assertIsInstance(connection, Http1Server)
         verifyObject(IDownstream, connection)
+        verifyObject(IConnection, connection)
 
     def test_repr(self):
         """A connection says whose it is."""

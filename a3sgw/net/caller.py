@@ -1,0 +1,27 @@
+"""
+Who is at the other end of a client's connection.
+
+What is known grows while a connection begins: the kernel knows the peer, a proxy in front may tell whom it speaks for, and TLS may prove
+who that is. Each step makes a new `Caller` with `attrs.evolve`, and the last is what serves the connection.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+__all__ = ["Caller"]
+
+
+@attrs.frozen(slots=True)
+class Caller:
+    """
+    The facts about one connection that hold for everything which comes over it.
+
+    `address` is that of the client as text, `packed` the same packed (see `a3sgw.address`), `local_port` the port it came to, in digits.
+    `scheme` is `https` behind TLS, else `http`.
+    """
+
+    address: bytes
+    packed: bytes
+    local_port: bytes
+    scheme: bytes = b"http"
