@@ -18,21 +18,24 @@ import attrs
 from a3sgw.address import AddressSet
 from a3sgw.assembly_middleware import Middlewares
 from a3sgw.assembly_parts import Kit, Parts
+from a3sgw.assembly_router import routers_of, settings_for, tcp_services
 from a3sgw.assembly_service import assemble_service
+from a3sgw.assembly_tcp import assemble_tcp_entrypoint, gates_of
 from a3sgw.config.address import parse_listen_address
-from a3sgw.config.model import EntrypointConfig, GatewayConfig, RouterConfig
+from a3sgw.config.model import EntrypointConfig, GatewayConfig
 from a3sgw.interfaces import IBeginning, IConnectionGate, IRetirable
 from a3sgw.listen.beginning import Http1Beginning
 from a3sgw.listen.door import Gates
-from a3sgw.listen.places import Place
+from a3sgw.listen.tcp_beginning import TcpBeginning
 from a3sgw.middleware.chain import Link
 from a3sgw.proxy.entrypoint import AdminGate, Entrypoint, EntrypointTimeouts
+from a3sgw.proxy.tcp_entrypoint import TcpEntrypoint
 from a3sgw.route.table import HttpTable, RouteSpec, build_http_table
-from a3sgw.service.service import Route, Service, ServiceSettings
+from a3sgw.service.service import Route, Service
 from a3sgw.wire.http1 import RequestLimits
 from a3sgw.wire.path import PathPolicy
 
-__all__ = ["DASHBOARD_ENTRYPOINT", "DoorPlan", "Generation", "Kit", "assemble", "places_of", "retire_parts", "routers_of"]
+__all__ = ["DASHBOARD_ENTRYPOINT", "DoorPlan", "Generation", "Kit", "assemble", "retire_parts"]
 
 DASHBOARD_ENTRYPOINT: Final = "dashboard"
 """What the listener of `dashboard.address` is called in logs and metrics."""
@@ -47,7 +50,7 @@ class DoorPlan:
     address: tuple[str, int]
     gates: Gates
     beginning: IBeginning
-    entrypoint: Entrypoint
+    entrypoint: Entrypoint | TcpEntrypoint
 
 
 @attrs.frozen(slots=True, eq=False)
@@ -69,41 +72,31 @@ def assemble(config: GatewayConfig, previous: Generation | None, kit: Kit) -> Ge
     Raises `RuleError` if a rule cannot be read and `MiddlewareError` if a middleware cannot be built, which `loading` would have found.
     """
     parts = Parts({} if previous is None else previous.parts)
-    services = {name: assemble_service(service, parts, kit) for name, service in config.services.items()}
+    over_tcp = tcp_services(config)
+    services = {name: assemble_service(service, parts, kit, is_tcp=name in over_tcp) for name, service in config.services.items()}
     middlewares = Middlewares(config, services, parts, kit)
     doors = {}
     for name, entrypoint in config.entrypoints.items():
+        links = middlewares.links("entrypoint", name, entrypoint.middlewares)
+        beginning: IBeginning = Http1Beginning()
         if entrypoint.protocol == "http":
-            links = middlewares.links("entrypoint", name, entrypoint.middlewares)
-            doors[name] = DoorPlan(
-                parse_listen_address(entrypoint.address),
-                Gates(
-                    AddressSet(entrypoint.tcp_allowed_ips) if entrypoint.tcp_allowed_ips else None,
-                    entrypoint.max_connections,
-                    tuple(link.middleware for link in links if IConnectionGate.providedBy(link.middleware)),
-                ),
-                Http1Beginning(),
-                _entrypoint(config, entrypoint, services, middlewares, links, parts, kit),
-            )
+            served: Entrypoint | TcpEntrypoint = _entrypoint(config, entrypoint, services, middlewares, links, parts, kit)
+        elif entrypoint.protocol == "tcp":
+            beginning = TcpBeginning(kit.dialer.later)
+            served = assemble_tcp_entrypoint(config, entrypoint, services, middlewares, parts, kit)
+        else:
+            continue
+        gates = Gates(
+            AddressSet(entrypoint.tcp_allowed_ips) if entrypoint.tcp_allowed_ips else None,
+            entrypoint.max_connections,
+            gates_of(links),
+        )
+        doors[name] = DoorPlan(parse_listen_address(entrypoint.address), gates, beginning, served)
     if config.dashboard.enabled and config.dashboard.address is not None:
         doors[DASHBOARD_ENTRYPOINT] = DoorPlan(
             parse_listen_address(config.dashboard.address), Gates(), Http1Beginning(), _dashboard_entrypoint(config, kit)
         )
     return Generation(config, doors, services, parts.made)
-
-
-def places_of(config: GatewayConfig) -> dict[str, Place]:
-    """
-    Return where a generation for `config` listens, by entrypoint.
-    """
-    places = {
-        name: parse_listen_address(entrypoint.address)
-        for name, entrypoint in config.entrypoints.items()
-        if entrypoint.protocol == "http"
-    }
-    if config.dashboard.enabled and config.dashboard.address is not None:
-        places[DASHBOARD_ENTRYPOINT] = parse_listen_address(config.dashboard.address)
-    return places
 
 
 def retire_parts(old: Generation, kept: Mapping[Hashable, Any]) -> None:
@@ -190,29 +183,6 @@ def _dashboard_entrypoint(config: GatewayConfig, kit: Kit) -> Entrypoint:
     )
 
 
-def _settings_for(router: RouterConfig, settings: ServiceSettings) -> ServiceSettings:
-    """
-    Return the settings of a service as the router would have them.
-    """
-    timeouts = router.timeouts
-    if timeouts is None:
-        return settings
-    return attrs.evolve(
-        settings,
-        connect_timeout=timeouts.connect or settings.connect_timeout,
-        response_header_timeout=timeouts.response_header or settings.response_header_timeout,
-        idle_timeout=timeouts.idle or settings.idle_timeout,
-        total_timeout=timeouts.total or settings.total_timeout,
-    )
-
-
-def routers_of(config: GatewayConfig, entrypoint: str) -> list[RouterConfig]:
-    """
-    Return the routers that serve the http entrypoint called `entrypoint`, in no order.
-    """
-    return [router for router in config.routers.values() if not router.entrypoints or entrypoint in router.entrypoints]
-
-
 def _table(
     config: GatewayConfig,
     name: str,
@@ -225,7 +195,7 @@ def _table(
     specs = []
     names = config.entrypoints[name].middlewares
     differs = middlewares.differ_by_service(names)
-    for router in routers_of(config, name):
+    for router in routers_of(config, name, "http"):
         service = services[router.service]
         series = kit.metrics.route_series(router.name, router.service)
         if differs:
@@ -238,7 +208,7 @@ def _table(
                 if not IConnectionGate.providedBy(link.middleware)
             ]
         )
-        settings = _settings_for(router, service.settings)
+        settings = settings_for(router, service.settings)
         route_key = ("route", router.name, service, series, chain, settings)
         route = parts.take(route_key, partial(Route, router.name, service, series, chain, settings))
         specs.append(RouteSpec(router.name, router.rule, router.priority, route))

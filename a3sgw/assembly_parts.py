@@ -33,13 +33,15 @@ class Kit:
     What parts are built with; the same for all generations of one carrier.
 
     `ask` answers requests to the gateway's own API, `in_thread` calls a slow function elsewhere, `outbound` sends requests of the gateway's
-    own. `reactor` is for timed calls. `sticky_key` signs the cookies of services that are given no key.
+    own. `reactor` is for timed calls. `sticky_key` signs the cookies of services that are given no key. `connection_observers` are shown
+    what went over tcp entrypoints, `observers` everything else.
     """
 
     reactor: Any
     dialer: Dialer
     metrics: Metrics
     observers: Observers
+    connection_observers: Observers
     ask: Callable[[RequestHead], LocalResponse | Deferred[LocalResponse]]
     outbound: IOutbound
     catalog: Catalog

@@ -20,8 +20,10 @@ from a3sgw.policy.split import Sampler, Split
 from a3sgw.policy.sticky import name_server
 from a3sgw.policy.verdict import ProbeVerdict
 from a3sgw.proxy.hedge import HedgeTally, Hedging
+from a3sgw.proxy.http1_client import Http1Client
 from a3sgw.proxy.mirror import Mirror, MirrorTally
 from a3sgw.proxy.pool import Pool, PoolSettings
+from a3sgw.proxy.tcp_link import TcpLink
 from a3sgw.service.backend import Backend, BackendAddress
 from a3sgw.service.group import Group
 from a3sgw.service.judgement import Judgement
@@ -45,9 +47,10 @@ class _Members:
     servers: tuple[ServerConfig, ...]
 
 
-def assemble_service(config: ServiceConfig, parts: Parts, kit: Kit) -> Service:
+def assemble_service(config: ServiceConfig, parts: Parts, kit: Kit, *, is_tcp: bool = False) -> Service:
     """
-    Return the service for `config`: that of the previous generation if nothing about it changed.
+    Return the service for `config`: that of the previous generation if nothing about it changed. With `is_tcp` whole connections are
+    passed to it, and not requests.
 
     What it is made of is taken over even if the service itself is not: backends with their pools, verdicts, and who waits. Long because
     everything about a service comes together here.
@@ -56,7 +59,7 @@ def assemble_service(config: ServiceConfig, parts: Parts, kit: Kit) -> Service:
     members = [_Members(each.name, each.strategy, each.servers) for each in config.revisions] or [
         _Members(None, balancing.strategy, balancing.servers)
     ]
-    backends = [_backends(config, each, parts, kit) for each in members]
+    backends = [_backends(config, each, parts, kit, is_tcp=is_tcp) for each in members]
     judgements = [_judgements(config, each, parts) for each in members]
     traits = _traits(config, parts, kit)
 
@@ -97,7 +100,7 @@ def assemble_service(config: ServiceConfig, parts: Parts, kit: Kit) -> Service:
             judged,
         )
 
-    return parts.take(("service", config), make)
+    return parts.take(("service", config, is_tcp), make)
 
 
 def _settings(config: ServiceConfig) -> ServiceSettings:
@@ -108,6 +111,7 @@ def _settings(config: ServiceConfig) -> ServiceSettings:
         total_timeout=config.timeouts.total,
         pass_host_header=config.pass_host_header,
         max_replay_bytes=config.max_replay_bytes,
+        proxy_protocol=config.proxy_protocol,
     )
 
 
@@ -207,13 +211,15 @@ def _turns(servers: Sequence[ServerConfig]) -> list[tuple[ServerConfig, int]]:
     return found
 
 
-def _backends(config: ServiceConfig, members: _Members, parts: Parts, kit: Kit) -> list[Backend]:
+def _backends(config: ServiceConfig, members: _Members, parts: Parts, kit: Kit, *, is_tcp: bool) -> list[Backend]:
     digest = digest_of_files(config.upstream_tls) if config.upstream_tls is not None else b""
-    return [_backend(config, members.revision, server, turn, digest, parts, kit) for server, turn in _turns(members.servers)]
+    return [
+        _backend(config, members.revision, server, turn, digest, parts, kit, is_tcp=is_tcp) for server, turn in _turns(members.servers)
+    ]
 
 
 def _backend(
-    config: ServiceConfig, revision: str | None, server: ServerConfig, turn: int, digest: bytes, parts: Parts, kit: Kit
+    config: ServiceConfig, revision: str | None, server: ServerConfig, turn: int, digest: bytes, parts: Parts, kit: Kit, *, is_tcp: bool
 ) -> Backend:
     pooling = config.connection_pool
     settings = PoolSettings(
@@ -223,16 +229,16 @@ def _backend(
     )
 
     def make() -> Backend:
-        backend = Backend(config.name, server.url, _backend_address(server.url), server.weight, revision)
+        backend = Backend(config.name, server.url, _backend_address(server.url, is_tcp=is_tcp), server.weight, revision)
         backend.sticky_name = name_server(config.name, f"{revision or ''} {server.url} {turn}")
-        backend.pool = Pool(backend, settings, _dialer_for(config, backend.address, kit))
+        backend.pool = Pool(backend, settings, _dialer_for(config, backend.address, kit), TcpLink if is_tcp else Http1Client)
         backend.series = kit.metrics.backend_series(config.name, server.url)
         # Slow start is for servers that come later than the gateway.
         backend.usable_since = kit.dialer.deadlines.seconds() if parts.has_previous else float("-inf")
         return backend
 
     # Whether a server drains is for the service to know, and no reason to lose its connections.
-    key = ("backend", config.name, revision, server.url, server.weight, turn, settings, config.upstream_tls, digest)
+    key = ("backend", config.name, revision, server.url, server.weight, turn, settings, config.upstream_tls, digest, is_tcp)
     return parts.take(key, make)
 
 
@@ -257,10 +263,12 @@ def upstream_terms(config: ServiceConfig) -> Any:
     return read_terms(tls.ca_file, tls.cert_file, tls.key_file, tls.server_name, is_trusting=tls.insecure_skip_verify)
 
 
-def _backend_address(url: str) -> BackendAddress:
+def _backend_address(url: str, *, is_tcp: bool) -> BackendAddress:
     address = parse_server_url(url)
     if address.scheme == "unix":
-        return BackendAddress("http", "", 0, address.path, b"", b"localhost")
+        return BackendAddress("tcp" if is_tcp else "http", "", 0, address.path, b"", b"localhost")
+    if address.scheme in ("", "tcp"):
+        return BackendAddress("tcp", address.host, address.port, "", b"", b"")
     host = f"[{address.host}]" if ":" in address.host else address.host
     authority = host if address.port == (443 if address.scheme == "https" else 80) else f"{host}:{address.port}"
     return BackendAddress(address.scheme, address.host, address.port, "", address.path.encode("ascii"), authority.encode("ascii"))

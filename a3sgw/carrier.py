@@ -3,6 +3,8 @@ The carrying side: listeners, exchanges and pools of one process.
 
 A configuration is taken in two steps. `prepare` builds the next generation beside the running one and binds what is new; all that can fail
 fails there. `commit` swaps, between two events of the reactor, and cannot fail; then what the new generation did not take over is retired.
+
+Long because a swap concerns doors, generations, logs and counts alike, and all of them at once.
 """
 
 from __future__ import annotations
@@ -25,7 +27,6 @@ from a3sgw.errors import AssemblyError
 from a3sgw.gauges import PastCounts, backend_gauges, middleware_gauges, retain_series, service_gauges
 from a3sgw.interfaces import ICarrier, IControl, ILogSink
 from a3sgw.listen.door import Door, DoorTally, bind
-from a3sgw.listen.places import Place, find_place, refuse_overlap
 from a3sgw.middleware.catalog import Catalog, find_catalog
 from a3sgw.net.connect import Dialer
 from a3sgw.net.deadline import Deadlines
@@ -36,6 +37,7 @@ from a3sgw.observe.metrics import Metrics
 from a3sgw.observe.snapshot import Gauges
 from a3sgw.proxy.entrypoint import Observers
 from a3sgw.proxy.outbound import Outbound
+from a3sgw.proxy.tcp_entrypoint import TcpEntrypoint
 from a3sgw.service.strategies import Strategies, find_strategies
 
 __all__ = ["Carrier"]
@@ -74,7 +76,7 @@ class Carrier:
 
     `control` answers what is not for this side to decide. `seconds` is the clock of all deadlines. The other arguments are for tests: what
     opens an access log, what reaches backends, what binds a listening socket, which types of middlewares there are, and what calls a slow
-    function in a thread. A carrier that is one of several is given the `sticky_key` that all of them sign with.
+    function in a thread.
     """
 
     FLUSH_SECONDS: Final = 0.5
@@ -91,7 +93,6 @@ class Carrier:
         catalog: Catalog | None = None,
         strategies: Strategies | None = None,
         in_thread: Callable[..., Deferred[Any]] | None = None,
-        sticky_key: bytes | None = None,
     ) -> None:
         self._reactor = reactor
         self._control = control
@@ -101,12 +102,12 @@ class Carrier:
         self._bind_socket = bind
         self._metrics = Metrics(MetricsConfig().buckets)
         self._observers = Observers((self._metrics,))
+        self._connection_observers = Observers((self._metrics.connections,))
         self._kit = self._make_kit(
             Dialer(reactor, self._flushes, self._deadlines) if dialer is None else dialer(self._deadlines),
             catalog or find_catalog(),
             strategies or find_strategies(),
             in_thread or self._call_in_thread,
-            sticky_key or os.urandom(32),
         )
         self._access: _Log | None = None
         self._tally = DoorTally()
@@ -119,13 +120,14 @@ class Carrier:
         self._dropped_before = 0
 
     def _make_kit(
-        self, dialer: Dialer, catalog: Catalog, strategies: Strategies, in_thread: Callable[..., Deferred[Any]], sticky_key: bytes
+        self, dialer: Dialer, catalog: Catalog, strategies: Strategies, in_thread: Callable[..., Deferred[Any]]
     ) -> Kit:
         return Kit(
             reactor=self._reactor,
             dialer=dialer,
             metrics=self._metrics,
             observers=self._observers,
+            connection_observers=self._connection_observers,
             ask=self._control.admin_request,
             outbound=Outbound(dialer, self._reactor),
             catalog=catalog,
@@ -133,7 +135,7 @@ class Carrier:
             wall_clock=time.time,
             in_thread=in_thread,
             chance=random.Random(),
-            sticky_key=sticky_key,
+            sticky_key=os.urandom(32),
         )
 
     # -- taking a configuration
@@ -156,8 +158,14 @@ class Carrier:
         try:
             generation = assemble(config, self._generation, self._kit)
             for name, plan in generation.doors.items():
-                if self._door_at(plan.address, name) is None:
+                door = self._door_at(plan.address, name)
+                if door is None:
                     new_doors[name] = self._bind(name, plan)
+                elif door.is_tcp != isinstance(plan.entrypoint, TcpEntrypoint):
+                    raise AssemblyError(
+                        f'entrypoint "{name}" changes its protocol, but connections of the old one may be open on port {door.port}; such a '
+                        "change needs another port, or a restart"
+                    )
         except BaseException:
             self._close_new(new_doors, log)
             raise
@@ -187,15 +195,20 @@ class Carrier:
         """
         Return the open door that listens on `address` already. Port 0 stands for a port of the entrypoint's own.
         """
-        holder = find_place(self._places(), address, name)
-        return None if holder is None else self._doors[holder]
-
-    def _places(self) -> dict[str, Place]:
-        return {name: door.address for name, door in self._doors.items()}
+        for held, door in self._doors.items():
+            if door.address == address and (address[1] or held == name):
+                return door
+        return None
 
     def _bind(self, name: str, plan: Any) -> Door:
         host, port = plan.address
-        refuse_overlap(self._places(), plan.address, name)
+        for other, door in self._doors.items():
+            if port and door.address[1] == port and (not host or not door.address[0]):
+                # Our own door holds the port, and will until the swap, which must not fail.
+                raise AssemblyError(
+                    f'entrypoint "{name}" cannot listen on port {port}: this gateway itself does, for entrypoint "{other}" at another '
+                    "address; such a change needs a restart"
+                )
         sock = self._bind_socket(name, host, port)
         return Door(
             sock, plan.address, plan.entrypoint, plan.gates, plan.beginning, self._tally, self._reactor, self._flushes, self._deadlines
@@ -219,7 +232,7 @@ class Carrier:
             # What was assembled in vain has left its names in the metrics.
             retain_series(self._metrics, self._generation)
 
-    def commit(self) -> Deferred[None]:
+    def commit(self) -> None:
         """
         Make the prepared generation the running one, and retire what it did not take over.
         """
@@ -252,11 +265,12 @@ class Carrier:
             self._retire(old, new, set(old_doors.values()) - set(doors.values()))
         if old_log is not prepared.log:
             # Exchanges that began before and end after this are told to the new log.
-            self._observers.replace((self._metrics,) if prepared.log is None else (self._metrics, prepared.log.access_log))
+            logs = () if prepared.log is None else (prepared.log.access_log,)
+            self._observers.replace((self._metrics, *logs))
+            self._connection_observers.replace((self._metrics.connections, *logs))
             if old_log is not None:
                 old_log.close()
                 self._dropped_before += getattr(old_log.sink, "dropped_lines", 0)
-        return succeed(None)
 
     def _retire(self, old: Generation, new: Generation, doors: set[Door]) -> None:
         for door in doors:
@@ -282,7 +296,7 @@ class Carrier:
         """
         Give what was counted, and how things stand; see `observe.metrics.Metrics.snapshot`.
         """
-        self._observers.drain()
+        self._drain_observers()
         return succeed(self._metrics.snapshot(self._gauges()))
 
     def _gauges(self) -> Gauges:
@@ -293,6 +307,7 @@ class Carrier:
             dropped += getattr(self._access.sink, "dropped_lines", 0)
         return {
             "active_connections": self._connection_count(),
+            "open": {name: len(door.connections) for name, door in self._doors.items()},
             "backends": backend_gauges(services.values()),
             "services": service_gauges(services.values(), self._past),
             "middlewares": [] if generation is None else middleware_gauges(generation.parts),
@@ -301,11 +316,15 @@ class Carrier:
             "access_log_dropped": dropped,
         }
 
+    def _drain_observers(self) -> None:
+        self._observers.drain()
+        self._connection_observers.drain()
+
     def totals(self) -> tuple[int, int]:
         """
         Return how many client connections are open and how many requests have ended since the start.
         """
-        self._observers.drain()
+        self._drain_observers()
         return self._connection_count(), self._metrics.total_requests()
 
     def _connection_count(self) -> int:
@@ -333,14 +352,14 @@ class Carrier:
         """
         Open the access log anew by name.
         """
-        self._observers.drain()
+        self._drain_observers()
         if self._access is not None:
             self._access.access_log.flush()
             self._access.sink.reopen()
 
     def _flush_log(self) -> None:
         self._flush_call = self._reactor.callLater(self.FLUSH_SECONDS, self._flush_log)
-        self._observers.drain()
+        self._drain_observers()
         if self._access is not None:
             self._access.access_log.flush()
 
@@ -392,7 +411,7 @@ class Carrier:
         self._deadlines.close()
         self._doors = {}
         self._leaving = set()
-        self._observers.drain()
+        self._drain_observers()
         if self._access is not None:
             self._access.close()
             self._access = None

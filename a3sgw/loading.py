@@ -6,12 +6,12 @@ From a file or a text to a configuration that has been checked in every way that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
 from a3sgw.assembly_service import upstream_terms
-from a3sgw.config.check_chain import members_of, walk_out
+from a3sgw.config.check_chain import members_of
 from a3sgw.config.decode import source_order
 from a3sgw.config.finding import Findings
 from a3sgw.config.load import Loaded, load_file, load_text
@@ -21,6 +21,7 @@ from a3sgw.config.tree import Position, Problem
 from a3sgw.config.wording import item_path, quote, quote_all
 from a3sgw.errors import AssemblyError, MiddlewareError
 from a3sgw.interfaces import IConnectionGate
+from a3sgw.loading_tcp import fit_problems, report_misplaced
 from a3sgw.middleware.catalog import Catalog, find_catalog
 from a3sgw.middleware.surroundings import still_surroundings
 from a3sgw.route.rule import RuleError, parse_rule
@@ -69,7 +70,8 @@ def middleware_problems(
     Those of which something is wrong already, as `known` problems say, are not built.
     """
     findings = Findings(positions)
-    gates = set()
+    gates: set[str] = set()
+    others: set[str] = set()
     for name, middleware in config.middlewares.items():
         path = item_path("middlewares", name)
         # A chain is written out where it is listed, and never built.
@@ -85,22 +87,9 @@ def middleware_problems(
             reason = f"{type(error).__name__}: {error}"
             findings.report(path, f"middleware {quote(name)} of type {quote(middleware.type)} cannot be built: {reason}")
         else:
-            if IConnectionGate.providedBy(built):
-                gates.add(name)
-    if gates:
-        _report_gates_on_routers(config, gates, findings)
+            (gates if IConnectionGate.providedBy(built) else others).add(name)
+    report_misplaced(config, gates, others, findings)
     return findings.problems
-
-
-def _report_gates_on_routers(config: GatewayConfig, gates: Set[str], findings: Findings) -> None:
-    for name, router in config.routers.items():
-        for index, each in walk_out(router.middlewares, config.middlewares):
-            if each in gates:
-                path = f"{item_path('routers', name)}.middlewares[{index}]"
-                listed = router.middlewares[index]
-                what = findings.show(path, listed) if listed == each else f"{findings.show(path, listed)} with {quote(each)} in it"
-                kind = quote(config.middlewares[each].type)
-                findings.report(path, f"router {quote(name)} lists {what}, but {kind} decides about connections; list it on an entrypoint")
 
 
 def service_problems(config: GatewayConfig, positions: Mapping[str, Position], strategies: Strategies) -> list[Problem]:
@@ -169,6 +158,7 @@ def check_build(loaded: Loaded, catalog: Catalog, strategies: Strategies | None 
     if loaded.config is None:
         return loaded
     found = rule_problems(loaded.config, loaded.positions)
+    found += fit_problems(loaded.config, loaded.positions)
     found += service_problems(loaded.config, loaded.positions, strategies or find_strategies())
     found += middleware_problems(loaded.config, loaded.positions, catalog, loaded.problems)
     if not found:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -17,15 +17,14 @@ from zope.interface import implementer
 from a3sgw._version import __version__
 from a3sgw.address import pack_address
 from a3sgw.admin.api import AdminApi, IGatewayView
-from a3sgw.assembly import places_of, routers_of
 from a3sgw.carrier import Carrier
 from a3sgw.config.check_chain import walk_out
 from a3sgw.config.model import GatewayConfig, ServiceConfig
 from a3sgw.message import RequestHead, make_field
 from a3sgw.observe.exposition import render
 from a3sgw.route.explain import explain_table
-from a3sgw.route.table import HttpTable, RouteSpec, build_http_table
-from a3sgw.workers.fleet import Fleet
+from a3sgw.route.match import ConnectionFacts
+from a3sgw.route.table import TcpTable
 
 if TYPE_CHECKING:
     from a3sgw.gateway import Gateway
@@ -41,10 +40,9 @@ class GatewayView:
 
     EXPLAINED_ROUTERS: Final = 100
 
-    def __init__(self, gateway: Gateway, carrier: Carrier | Fleet) -> None:
+    def __init__(self, gateway: Gateway, carrier: Carrier) -> None:
         self._gateway = gateway
         self._carrier = carrier
-        self._built: tuple[GatewayConfig, dict[str, HttpTable[Any]]] | None = None
 
     def health(self) -> dict[str, Any]:
         """
@@ -137,45 +135,44 @@ class GatewayView:
 
     def explain(self, method: str, url: str, client: str, headers: list[tuple[str, str]]) -> dict[str, Any] | None:
         """
-        Tell which router each http entrypoint would choose for a request, and why.
+        Tell which router each entrypoint of the protocol would choose for a request or a connection, and why.
         """
         parts = urlsplit(url)
-        head = RequestHead(method.encode("ascii", "replace"), (parts.path or "/").encode("ascii", "replace"))
-        head.query = parts.query.encode("ascii", "replace")
-        head.authority = parts.netloc.encode("ascii", "replace")
-        head.host = (parts.hostname or "").rstrip(".").encode("ascii", "replace")
-        head.client = client.encode("ascii", "replace")
-        head.client_packed = pack_address(client)
-        head.fields = [make_field(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in headers]
+        over_tcp = parts.scheme == "tcp"
+        what = _facts(parts.hostname, client, headers) if over_tcp else _head(method, parts, client, headers)
+        generation = self._carrier.generation()
         answers = {}
-        for name, table in sorted(self._tables().items()):
-            verdicts = explain_table(table, head)
-            shown = [each for each in verdicts if each.rule.matched] + [each for each in verdicts if not each.rule.matched]
-            answers[name] = {
-                "router": next((each.name for each in verdicts if each.is_winner), None),
-                "routers": [attrs.asdict(each) for each in shown[: self.EXPLAINED_ROUTERS]],
-                "not_shown": max(len(shown) - self.EXPLAINED_ROUTERS, 0),
-            }
+        for name, door in sorted(generation.doors.items() if generation is not None else ()):
+            table = door.entrypoint.table
+            if name in self._gateway.config().entrypoints and isinstance(table, TcpTable) == over_tcp:
+                verdicts = explain_table(table, what)
+                shown = [each for each in verdicts if each.rule.matched] + [each for each in verdicts if not each.rule.matched]
+                answers[name] = {
+                    "router": next((each.name for each in verdicts if each.is_winner), None),
+                    "routers": [attrs.asdict(each) for each in shown[: self.EXPLAINED_ROUTERS]],
+                    "not_shown": max(len(shown) - self.EXPLAINED_ROUTERS, 0),
+                }
         return answers or None
 
-    def _tables(self) -> Mapping[str, HttpTable[Any]]:
-        """
-        Return the tables of the http entrypoints. Where they run in other processes, tables like them are built when first asked for.
-        """
-        config = self._gateway.config()
-        generation = self._carrier.generation()
-        if generation is not None:
-            return {name: door.entrypoint.table for name, door in generation.doors.items() if name in config.entrypoints}
-        if not self._gateway.is_running():
-            return {}
-        if self._built is None or self._built[0] is not config:
-            tables = {
-                name: build_http_table([RouteSpec(each.name, each.rule, each.priority, each) for each in routers_of(config, name)])
-                for name in places_of(config)
-                if name in config.entrypoints
-            }
-            self._built = (config, tables)
-        return self._built[1]
+
+def _facts(name: str | None, client: str, headers: Iterable[tuple[str, str]]) -> ConnectionFacts:
+    protocols = [value.strip() for field, text in headers if field.lower() == "alpn" for value in text.split(",")]
+    return ConnectionFacts(
+        name.encode("ascii", "replace") if name else None,
+        tuple(value.encode("latin-1", "replace") for value in protocols),
+        pack_address(client),
+    )
+
+
+def _head(method: str, parts: SplitResult, client: str, headers: Iterable[tuple[str, str]]) -> RequestHead:
+    head = RequestHead(method.encode("ascii", "replace"), (parts.path or "/").encode("ascii", "replace"))
+    head.query = parts.query.encode("ascii", "replace")
+    head.authority = parts.netloc.encode("ascii", "replace")
+    head.host = (parts.hostname or "").rstrip(".").encode("ascii", "replace")
+    head.client = client.encode("ascii", "replace")
+    head.client_packed = pack_address(client)
+    head.fields = [make_field(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in headers]
+    return head
 
 
 def _service_row(service: ServiceConfig, backends: list[dict[str, Any]], counts: Mapping[str, Any]) -> dict[str, Any]:

@@ -96,9 +96,10 @@ class IGatewayView(Interface):
 
     def explain(method: str, url: str, client: str, headers: list[tuple[str, str]]) -> dict[str, Any] | None:
         """
-        Tell which route a request for `url`, an absolute `http` or `https` one, from the address `client` would take, and why.
+        Tell which route a request for `url`, an absolute `http` or `https` one, from the address `client` would take, and why; or a
+        connection, if `url` is `tcp://` and the server's name, or no name. A header `ALPN` gives the protocols it offers.
 
-        Returns `None` if no entrypoint would take such a request.
+        Returns `None` if no entrypoint would take such a request or connection.
         """
 
 
@@ -310,11 +311,12 @@ def _explain_arguments(query: bytes, asker: str) -> tuple[str, str, str, list[tu
 def _check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
-        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        # A connection need not name anybody.
+        is_usable = (parts.scheme == "tcp" or (parts.scheme in ("http", "https") and bool(parts.hostname))) and parts.port != 0
     except ValueError:
         is_usable = False
     if not is_usable:
-        raise ValueError(f"url {url!r}: expected an absolute http or https URL, such as http://shop.example/cart?id=7")
+        raise ValueError(f"url {url!r}: expected an absolute http or https URL, such as http://shop.example/cart?id=7, or tcp://name")
 
 
 def _error(status: int, text: str) -> LocalResponse:

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from a3sgw.config.address import parse_server_url
 from a3sgw.config.finding import Findings
-from a3sgw.config.model import FailoverConfig, GatewayConfig, LoadBalancerConfig, MirrorConfig, ServiceConfig
+from a3sgw.config.model import FailoverConfig, GatewayConfig, MirrorConfig, ServiceConfig
 from a3sgw.config.wording import item_path, quote
 
 __all__ = ["check_services"]
@@ -51,7 +52,7 @@ def check_services(config: GatewayConfig, findings: Findings, knows_service: Cal
         if service.upstream_tls is not None and (service.upstream_tls.cert_file is None) != (service.upstream_tls.key_file is None):
             keys = [f"{path}.upstream_tls.cert_file", f"{path}.upstream_tls.key_file"]
             findings.report(f"{path}.upstream_tls", f"{path}.upstream_tls has only one of cert_file and key_file; they go together", keys)
-        _check_balancing(f"{path}.load_balancer", service.load_balancer, findings)
+        _check_balancing(f"{path}.load_balancer", service, findings)
         if service.revisions:
             _check_revisions(path, place, service, findings)
         if service.rollout is not None:
@@ -65,9 +66,10 @@ def check_services(config: GatewayConfig, findings: Findings, knows_service: Cal
     _check_circles(config, "failover", lambda service: service.failover, findings)
 
 
-def _check_balancing(path: str, balancing: LoadBalancerConfig, findings: Findings) -> None:
+def _check_balancing(path: str, service: ServiceConfig, findings: Findings) -> None:
+    balancing = service.load_balancer
     check = balancing.health_check
-    if check is not None and check.path is None and check.protocol == "http":
+    if check is not None and check.path is None and check.protocol == "http" and _has_http_servers(service):
         place = f"{path}.health_check"
         findings.report(place, f'{place} lacks "path", which is required to ask over HTTP', [f"{place}.path", f"{place}.protocol"])
     for name in () if check is None else check.headers:
@@ -85,6 +87,14 @@ def _check_balancing(path: str, balancing: LoadBalancerConfig, findings: Finding
             if len(key.reveal()) < _SHORTEST_STICKY_KEY:
                 place = f"{path}.sticky.keys[{index}]"
                 findings.report(place, f"{place} has fewer than {_SHORTEST_STICKY_KEY} characters; a longer one cannot be guessed")
+
+
+def _has_http_servers(service: ServiceConfig) -> bool:
+    """
+    Tell whether any server can be asked over HTTP whether it is well; the others are only connected to.
+    """
+    servers = [*service.load_balancer.servers, *(server for revision in service.revisions for server in revision.servers)]
+    return not servers or any(parse_server_url(server.url).scheme not in ("tcp", "udp", "") for server in servers)
 
 
 def _check_revisions(path: str, place: str, service: ServiceConfig, findings: Findings) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Union
 
 import attrs
 
-from a3sgw.config.kinds import NAME, Duration, Integer, IntegerOrWord, Text
+from a3sgw.config.kinds import FLAG, NAME, Duration, Integer, IntegerOrWord, Text
 from a3sgw.config.model_entrypoint import (
     AcmeDnsConfig,
     CertificateConfig,
@@ -28,6 +28,7 @@ from a3sgw.config.model_entrypoint import (
     EntrypointTimeoutsConfig,
     ForwardedHeadersConfig,
     LimitsConfig,
+    ProxyProtocolConfig,
     TlsConfig,
 )
 from a3sgw.config.model_observability import AccessLogConfig, DashboardConfig, MetricsConfig, ObservabilityConfig, TracingConfig
@@ -91,10 +92,12 @@ __all__ = [
     "ObservabilityConfig",
     "PassiveHealthConfig",
     "ProvidersConfig",
+    "ProxyProtocolConfig",
     "RevisionConfig",
     "RolloutConfig",
     "RouterConfig",
     "RouterTimeoutsConfig",
+    "RouterTlsConfig",
     "ScalingConfig",
     "Secret",
     "SeedConfig",
@@ -121,6 +124,10 @@ class ConfigurationError(Exception):
         return "Configuration error: " + "\n".join(str(problem) for problem in self.problems)
 
 
+def _runs_workers(workers: int | str) -> bool:
+    return workers == 1
+
+
 @attrs.frozen(kw_only=True)
 class RouterTimeoutsConfig:
     """
@@ -131,6 +138,19 @@ class RouterTimeoutsConfig:
     response_header: float | None = setting(Duration(), "From the end of the request to the head of the response.", default=None)
     idle: float | None = setting(Duration(), "For the next piece of a response.", default=None)
     total: float | None = setting(Duration(), "For a whole exchange, from the request's head to the response's end.", default=None)
+
+
+@attrs.frozen(kw_only=True)
+class RouterTlsConfig:
+    """
+    What a tcp router does with TLS.
+    """
+
+    passthrough: bool = setting(
+        FLAG,
+        "Whether servers get the client's TLS as it is, although the entrypoint has certificates. Where it has none, they always do.",
+        default=False,
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -151,6 +171,7 @@ class RouterConfig:
         "Routers with a higher number are asked first; 0 stands for the length of the rule's text. Among equals the name decides.",
         default=0,
     )
+    tls: RouterTlsConfig | None = setting(ObjectKind(RouterTlsConfig), "TLS of tcp routers.", default=None)
     timeouts: RouterTimeoutsConfig | None = setting(
         ObjectKind(RouterTimeoutsConfig), "Other timeouts than those of the service.", default=None
     )
@@ -180,8 +201,10 @@ class GatewayConfig:
     )
     workers: Union[int, str] = setting(
         IntegerOrWord(Integer(minimum=1, maximum=1024), "auto"),
-        "How many processes carry requests; `\"auto\"` is one for each core. A restart is needed to change it.",
+        "How many processes carry requests; `\"auto\"` is one for each core.",
         default=1,
+        runs_when=_runs_workers,
+        runs_note="`1`",
     )
 
     @classmethod

@@ -21,11 +21,13 @@ __all__ = [
     "EntrypointTimeoutsConfig",
     "ForwardedHeadersConfig",
     "LimitsConfig",
+    "ProxyProtocolConfig",
     "TlsConfig",
 ]
 
 _HTTP = ("http",)
 _STREAMS = ("http", "tcp")
+_TCP = ("tcp",)
 _UDP = ("udp",)
 
 
@@ -37,7 +39,7 @@ def _check_email(text: str) -> str:
 
 
 def _runs_protocol(protocol: str) -> bool:
-    return protocol == "http"
+    return protocol != "udp"
 
 
 @attrs.frozen(kw_only=True)
@@ -114,6 +116,19 @@ class ForwardedHeadersConfig:
 
 
 @attrs.frozen(kw_only=True)
+class ProxyProtocolConfig:
+    """
+    Which peers say whom they speak for by the PROXY protocol, version 1 or 2, before anything else.
+
+    They must: a connection of theirs without a valid header is closed. Its client's address is then the one that counts everywhere, also
+    for `tcp_allowed_ips` and middlewares. From everybody else nothing of the kind is expected or believed.
+    """
+
+    trusted_ips: tuple[str, ...] = setting(ListKind(NETWORK, min_items=1), "The proxies in front of this gateway.")
+    timeout: float = setting(Duration(), "How long the header may take.", default=5.0)
+
+
+@attrs.frozen(kw_only=True)
 class EntrypointTimeoutsConfig:
     """
     How long the gateway waits for clients.
@@ -161,7 +176,7 @@ class EntrypointConfig:
     name: str = label()
     address: str = setting(ADDRESS, "Where to listen; see [addresses](#addresses).")
     protocol: str = setting(
-        Word(("http", "tcp", "udp")), "What is spoken there.", default="http", runs_when=_runs_protocol, runs_note='`"http"`'
+        Word(("http", "tcp", "udp")), "What is spoken there.", default="http", runs_when=_runs_protocol, runs_note='`"http"` and `"tcp"`'
     )
     tls: TlsConfig | None = setting(ObjectKind(TlsConfig), "TLS.", default=None, protocols=_STREAMS, runs=False)
     max_connections: int | None = setting(
@@ -176,6 +191,23 @@ class EntrypointConfig:
         default=(),
         aliases=("allowed_ips",),
         protocols=_STREAMS,
+    )
+    proxy_protocol: ProxyProtocolConfig | None = setting(
+        ObjectKind(ProxyProtocolConfig),
+        "The PROXY protocol, spoken by load balancers in front.",
+        default=None,
+        protocols=_STREAMS,
+        runs=False,
+    )
+    tcp_hello_timeout: float = setting(
+        Duration(),
+        "How long a client may take for its first bytes, where the rules of routers need them: then it is routed as one that names no "
+        "server. Where no rule needs them, nobody waits.",
+        default=5.0,
+        protocols=_TCP,
+    )
+    tcp_idle_timeout: float | None = setting(
+        Duration(), "After how long without a byte either way a connection is closed; without it, never.", default=None, protocols=_TCP
     )
     udp_session_timeout_secs: int = setting(
         Integer(minimum=1, maximum=366 * 86400, unit="seconds"),

@@ -67,7 +67,7 @@ _STRATEGY = OpenWord(
 )
 _STATUSES = ListKind(Integer(minimum=400, maximum=599))
 
-RUNNING_SCHEMES = ("http", "https", "unix")
+RUNNING_SCHEMES = ("http", "https", "unix", "tcp", "")
 """The schemes of server URLs that this version can talk to."""
 
 
@@ -84,9 +84,9 @@ class ServerConfig:
     url: str = setting(
         SERVER_URL,
         "Where the server is: `http://`, `https://`, `h2c://`, `tcp://`, `udp://`, or `unix:` and the whole path of a socket. A path in "
-        "the URL is put before the path of every request.",
+        "the URL is put before the path of every request. `host:port` alone is for services of tcp and udp routers.",
         runs_when=_runs_scheme,
-        runs_note="`http://`, `https://` and `unix:`",
+        runs_note="`http://`, `https://`, `tcp://` and `unix:`",
     )
     weight: int = setting(
         Integer(maximum=1_000_000), "The server's share among the others, for strategies that know weights; 0 takes it out.", default=1
@@ -105,10 +105,13 @@ class HealthCheckConfig:
     """
 
     path: str | None = setting(
-        PATH, "What is asked for; it is put behind the server's URL. Required, unless `protocol` is `tcp`.", default=None
+        PATH, "What is asked for; it is put behind the server's URL. Required, unless `protocol` is `tcp` or all "
+        "servers are `tcp://`.", default=None
     )
     protocol: str = setting(
-        Word(("http", "tcp")), "`http` asks for `path`; `tcp` only sees whether the server accepts a connection.", default="http"
+        Word(("http", "tcp")),
+        "`http` asks for `path`; `tcp` only sees whether the server accepts a connection, as is always done with `tcp://` servers.",
+        default="http",
     )
     method: str = setting(METHOD, "The method of the request.", default="GET")
     status_codes: tuple[str, ...] = setting(
@@ -411,6 +414,11 @@ class ServiceConfig:
     )
     upstream_tls: UpstreamTlsConfig | None = setting(
         ObjectKind(UpstreamTlsConfig), "TLS towards servers.", default=None
+    )
+    proxy_protocol: str | None = setting(
+        Word(("v1", "v2")),
+        "In which version of the PROXY protocol servers are told who the client is, before its first byte; for services of tcp routers.",
+        default=None,
     )
     mirror: MirrorConfig | None = setting(ObjectKind(MirrorConfig), "Copies of requests for another service.", default=None)
     failover: FailoverConfig | None = setting(ObjectKind(FailoverConfig), "The service that steps in.", default=None)

@@ -23,6 +23,8 @@ from a3sgw.net.deadline import Deadlines
 from a3sgw.net.reactor import FlushQueue
 from a3sgw.net.stream import Stream, prepare_tcp
 from a3sgw.proxy.entrypoint import Entrypoint
+from a3sgw.proxy.tcp_entrypoint import TcpEntrypoint
+from a3sgw.wire.proxyprotocol import endpoint_of
 
 __all__ = ["Door", "DoorTally", "Gates", "bind"]
 
@@ -108,7 +110,7 @@ class Door:
         self,
         sock: socket.socket,
         address: tuple[str, int],
-        entrypoint: Entrypoint,
+        entrypoint: Entrypoint | TcpEntrypoint,
         gates: Gates,
         beginning: IBeginning,
         tally: DoorTally,
@@ -137,6 +139,13 @@ class Door:
 
     def __repr__(self) -> str:
         return f"<Door {self.entrypoint.name} on port {self.port}, {len(self.connections)} connections>"
+
+    @property
+    def is_tcp(self) -> bool:
+        """
+        Whether connections are passed on as they are.
+        """
+        return isinstance(self.entrypoint, TcpEntrypoint)
 
     def open(self) -> None:
         """
@@ -201,6 +210,12 @@ class Door:
             stream.deadline = stream.now() + self.GRACE_SECONDS
         if data:
             stream.receiver.data_received(data)
+
+    def count_refused(self, outcome: Outcome) -> None:
+        """
+        Count a connection that was sent away after it had come in.
+        """
+        self._tally.count_refused(self.entrypoint.name, outcome)
 
     def connection_ended(self, connection: IConnection) -> None:
         """
@@ -273,21 +288,24 @@ class Door:
             self._turn_away(sock, outcome)
         else:
             try:
-                stream = self._begin_connection(sock, text, packed, gates.hooks)
+                stream = self._begin_connection(sock, Caller(text.encode("ascii"), packed, self._local_port, port=address[1]), gates.hooks)
             except Exception:
                 # Whoever has counted this connection must not count it for ever.
                 self._tell_ended(gates.hooks, packed)
                 raise
             stream.start()
 
-    def _begin_connection(self, sock: socket.socket, text: str, packed: bytes, hooks: tuple[IConnectionGate, ...]) -> Stream:
+    def _begin_connection(self, sock: socket.socket, caller: Caller, hooks: tuple[IConnectionGate, ...]) -> Stream:
         sock.setblocking(False)
         prepare_tcp(sock)
         stream = Stream(sock, self._reactor, self._flushes, self._deadlines)
-        connection = self.beginning.begin(self, stream, Caller(text.encode("ascii"), packed, self._local_port))
+        if self.is_tcp:
+            here = sock.getsockname()
+            caller = attrs.evolve(caller, destination=endpoint_of(here[0], here[1]))
+        connection = self.beginning.begin(self, stream, caller)
         self.connections.add(connection)
         if hooks:
-            self._let_in[connection] = (hooks, packed)
+            self._let_in[connection] = (hooks, caller.packed)
         return stream
 
     def _ask_hooks(self, hooks: tuple[IConnectionGate, ...], packed: bytes) -> Outcome | None:

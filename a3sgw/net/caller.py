@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import attrs
 
+from a3sgw.wire.proxyprotocol import Endpoint
+
 __all__ = ["Caller"]
 
 
@@ -18,10 +20,12 @@ class Caller:
     The facts about one connection that hold for everything which comes over it.
 
     `address` is that of the client as text, `packed` the same packed (see `a3sgw.address`), `local_port` the port it came to, in digits.
-    `scheme` is `https` behind TLS, else `http`.
+    `scheme` is `https` behind TLS, else `http`. `port` is the client's, `destination` what it connected to, where somebody wants to know.
     """
 
     address: bytes
     packed: bytes
     local_port: bytes
     scheme: bytes = b"http"
+    port: int = 0
+    destination: Endpoint | None = None

@@ -45,7 +45,7 @@ def render(snapshot: Mapping[str, Any], extra: ControlGauges) -> bytes:
     thousands of them, call it in a thread.
     """
     lines: list[str] = []
-    for part in (_totals, _named, _histograms, _backends, _services, _middlewares, _doors):
+    for part in (_totals, _named, _histograms, _backends, _services, _middlewares, _doors, _tcp):
         lines.extend(part(snapshot))
     lines.extend(_gateway(snapshot, extra))
     registry = CollectorRegistry()
@@ -220,6 +220,8 @@ def _doors(snapshot: Mapping[str, Any]) -> Iterator[str]:
     gauges = snapshot["gauges"]
     active = {(): gauges["active_connections"]}
     yield from _family("gateway_active_connections", "Open client connections on http entrypoints.", (), active, "gauge")
+    text = "Open client connections."
+    yield from _family("gateway_entrypoint_connections", text, ("entrypoint",), _one_label(gauges["open"]), "gauge")
     accepted = _one_label(gauges["accepted"])
     yield from _family("gateway_connections_accepted_total", "Client connections accepted.", ("entrypoint",), accepted)
     refused = {(entrypoint, reason): count for entrypoint, reason, count in gauges["refused"]}
@@ -227,6 +229,24 @@ def _doors(snapshot: Mapping[str, Any]) -> Iterator[str]:
     unrouted = {(row["entrypoint"],): _requests(row["cells"]) for row in snapshot["series"] if row["entrypoint"] is not None}
     text = "Requests that no route took: nothing matched, or they were refused or answered before."
     yield from _family("gateway_unrouted_requests_total", text, ("entrypoint",), unrouted)
+
+
+def _tcp(snapshot: Mapping[str, Any]) -> Iterator[str]:
+    connections = {}
+    amounts: dict[tuple[str, str, str], list[float]] = {}
+    for entrypoint, router, service, outcome, count, *rest in snapshot["tcp"]:
+        connections[entrypoint, router, service, outcome] = count
+        way = (entrypoint, router, service)
+        amounts[way] = [left + right for left, right in zip(amounts.get(way, (0, 0, 0.0)), rest, strict=True)]
+    labels = ("entrypoint", "router", "service")
+    text = "Connections over tcp entrypoints that ended, by how; router and service are empty where there was no route."
+    yield from _family("gateway_tcp_connections_total", text, (*labels, "outcome"), connections)
+    for column, name, text in (
+        (0, "gateway_tcp_received_bytes_total", "Bytes from clients, of connections that ended."),
+        (1, "gateway_tcp_sent_bytes_total", "Bytes to clients, of connections that ended."),
+        (2, "gateway_tcp_connection_seconds_total", "How long connections lasted that ended, added up."),
+    ):
+        yield from _family(name, text, labels, {way: amount[column] for way, amount in amounts.items()})
 
 
 def _gateway(snapshot: Mapping[str, Any], extra: ControlGauges) -> Iterator[str]:

@@ -24,6 +24,7 @@ from zope.interface import implementer
 
 from a3sgw.errors import Outcome
 from a3sgw.interfaces import IObserver
+from a3sgw.observe.connections import ConnectionCounts
 
 if TYPE_CHECKING:
     from a3sgw.observe.record import Record
@@ -178,10 +179,10 @@ class Metrics:
     """
     The counts of one carrier. Lives as long as the carrier; generations come and go.
 
-    `buckets` are the upper bounds of all histograms, in seconds, ascending.
+    `buckets` are the upper bounds of all histograms, in seconds, ascending. `connections` counts what goes over tcp entrypoints.
     """
 
-    __slots__ = ("_backends", "_buckets", "_middlewares", "_outcomes", "_retired", "_revisions", "_series")
+    __slots__ = ("_backends", "_buckets", "_middlewares", "_outcomes", "_retired", "_revisions", "_series", "connections")
 
     def __init__(self, buckets: Sequence[float]) -> None:
         self._buckets = _checked(buckets)
@@ -190,6 +191,7 @@ class Metrics:
         self._backends: dict[tuple[str, str], BackendSeries] = {}
         self._middlewares: dict[str, MiddlewareSeries] = {}
         self._revisions: dict[tuple[str, str], int] = {}
+        self.connections = ConnectionCounts()
         # By word, because an enum member is hashed by a Python function.
         self._outcomes = {outcome.word: 0 for outcome in Outcome}
 
@@ -264,6 +266,7 @@ class Metrics:
         self._backends = {key: series for key, series in self._backends.items() if key[1] in urls}
         self._middlewares = {name: series for name, series in self._middlewares.items() if name in middlewares}
         self._revisions = {key: count for key, count in self._revisions.items() if key in revisions}
+        self.connections.retain(routes, entrypoints)
 
     def rebucket(self, buckets: Sequence[float]) -> None:
         """
@@ -348,6 +351,7 @@ class Metrics:
                 for name, series in self._middlewares.items()
             ],
             "outcomes": dict(self._outcomes),
+            "tcp": self.connections.rows(),
             "gauges": gauges,
         }
 

@@ -11,6 +11,8 @@ A snapshot is made of plain JSON values, so that it can cross a process border:
 - `revisions`: rows `[service, revision, requests]`.
 - `middlewares`: rows `[name, invocations, [[status, answers], …], waits, seconds waited]`.
 - `outcomes`: `Outcome.word` → exchanges.
+- `tcp`: rows `[entrypoint, router, service, outcome, connections, bytes received, bytes sent, seconds]` of connections that ended; router
+  and service are empty where there was no route.
 - `gauges`: `Gauges`.
 
 All but the gauges' levels only ever grow.
@@ -20,12 +22,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
-if TYPE_CHECKING:
-    from a3sgw.config.model import GatewayConfig
-
-__all__ = ["BackendGauge", "Gauges", "MiddlewareGauge", "ServiceGauge", "merge_snapshots", "remainder_of"]
+__all__ = ["BackendGauge", "Gauges", "MiddlewareGauge", "ServiceGauge", "merge_snapshots"]
 
 _KEY = ("router", "service", "entrypoint", "is_live")
 
@@ -87,11 +86,13 @@ class Gauges(TypedDict):
     """
     What the carrier knows besides exchanges, given to each `Metrics.snapshot`.
 
-    `active_connections`: open client connections on http entrypoints. `accepted`: entrypoint → connections since start. `refused`: rows of
-    `[entrypoint, reason, connections since start]`. `access_log_dropped`: lines since start. What counts "since start" must not go down.
+    `active_connections`: open client connections on http entrypoints. `open`: entrypoint → open client connections. `accepted`: entrypoint
+    → connections since start. `refused`: rows of `[entrypoint, reason, connections since start]`. `access_log_dropped`: lines since start.
+    What counts "since start" must not go down.
     """
 
     active_connections: int
+    open: dict[str, int]
     backends: list[BackendGauge]
     services: list[ServiceGauge]
     middlewares: list[MiddlewareGauge]
@@ -123,6 +124,7 @@ def merge_snapshots(snapshots: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "revisions": [[*key, sum(row[2] for row in rows)] for key, rows in revisions.items()],
         "middlewares": _merged_middlewares([row for snapshot in snapshots for row in snapshot["middlewares"]]),
         "outcomes": _summed(snapshot["outcomes"] for snapshot in snapshots),
+        "tcp": _merged_connections([row for snapshot in snapshots for row in snapshot["tcp"]]),
         "gauges": _merged_gauges([snapshot["gauges"] for snapshot in snapshots]),
     }
 
@@ -175,6 +177,13 @@ def _merged_middlewares(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
         by_status = [[status, answers[status]] for status in sorted(answers)]
         merged.append([name, sum(row[1] for row in same), by_status, sum(row[3] for row in same), math.fsum(row[4] for row in same)])
     return merged
+
+
+def _merged_connections(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    return [
+        [*key, *(sum(row[column] for row in same) for column in (4, 5, 6)), math.fsum(row[7] for row in same)]
+        for key, same in _grouped(rows, lambda row: tuple(row[:4])).items()
+    ]
 
 
 def _merged_states(rows: Sequence[MiddlewareGauge]) -> dict[str, Any]:
@@ -254,88 +263,8 @@ def _merged_gauges(parts: Sequence[Gauges]) -> Gauges:
                 lambda row: (row["name"], row["router"], row["entrypoint"], row["service"]),
             ).items()
         ],
+        "open": _summed(part["open"] for part in parts),
         "accepted": _summed(part["accepted"] for part in parts),
         "refused": [[*key, sum(row[2] for row in rows)] for key, rows in refused.items()],
         "access_log_dropped": sum(part["access_log_dropped"] for part in parts),
-    }
-
-
-def remainder_of(snapshot: Mapping[str, Any], config: GatewayConfig) -> dict[str, Any]:
-    """
-    Return what stays of the snapshot of a carrier that is gone, under `config`: its counts, and no levels.
-
-    What `config` has no name for is counted without, as `Metrics.retain` does, so that no total falls.
-    """
-    buckets = list(config.observability.metrics.buckets)
-    is_sorted = buckets == snapshot["buckets"]
-    urls = _urls_of(config)
-    rows = [_bequeathed(row, config) for row in snapshot["series"]]
-    gauges = snapshot["gauges"]
-    remainder = {
-        "buckets": buckets,
-        "series": rows if is_sorted else [_resorted(row, len(buckets)) for row in rows],
-        "backends": [row for row in snapshot["backends"] if row[1] in urls],
-        "revisions": [row for row in snapshot["revisions"] if _has_revision(config, row[0], row[1])],
-        "middlewares": [row for row in snapshot["middlewares"] if row[0] in config.middlewares],
-        "outcomes": snapshot["outcomes"],
-        "gauges": {
-            **gauges,
-            "active_connections": 0,
-            "backends": [],
-            "services": [{**row, "waiting": None, "in_use": None} for row in gauges["services"] if row["service"] in config.services],
-            "middlewares": [],
-        },
-    }
-    # Rows that have lost their names may be the same now.
-    return merge_snapshots([remainder])
-
-
-def _urls_of(config: GatewayConfig) -> set[str]:
-    servers = (
-        server
-        for service in config.services.values()
-        for listed in (service.load_balancer.servers, *(revision.servers for revision in service.revisions))
-        for server in listed
-    )
-    return {server.url for server in servers}
-
-
-def _has_revision(config: GatewayConfig, service: str, revision: str) -> bool:
-    found = config.services.get(service)
-    return found is not None and any(each.name == revision for each in found.revisions)
-
-
-def _bequeathed(row: Mapping[str, Any], config: GatewayConfig) -> Mapping[str, Any]:
-    """
-    Return a row of `series` under the names that `config` still has.
-    """
-    router = config.routers.get(row["router"]) if row["router"] else None
-    if row["is_live"]:
-        # The listener of the dashboard has a name that is not in the configuration, and always the same one.
-        is_named = row["entrypoint"] in config.entrypoints or row["entrypoint"] == "dashboard"
-        if is_named if row["entrypoint"] is not None else router is not None and router.service == row["service"]:
-            return row
-    services = {"", *(each.service for each in config.routers.values())}
-    return {
-        **row,
-        "router": row["router"] if router is not None or row["router"] == "" else None,
-        "service": row["service"] if row["service"] in services else None,
-        "entrypoint": None,
-        "is_live": False,
-    }
-
-
-def _resorted(row: Mapping[str, Any], size: int) -> dict[str, Any]:
-    """
-    Return a row for other buckets: everything lies above the last, and its number is not lost.
-    """
-
-    def moved(counts: Sequence[int]) -> list[int]:
-        return [0] * size + [sum(counts)]
-
-    return {
-        **row,
-        "cells": [[method, status, moved(counts), seconds, sent] for method, status, counts, seconds, sent in row["cells"]],
-        "first_byte": [moved(row["first_byte"][0]), row["first_byte"][1]],
-        "upstream": [moved(row["upstream"][0]), row["upstream"][1]],
     }

@@ -43,7 +43,8 @@ class Lessee(Record):
     The part of an `ILessee` that concerns servers and connections. A `Record` because balancers read one.
 
     Whoever inherits says what is done with a connection (`_send`) and without one (`_fail`), and calls `_let_go` at the end.
-    `_may_be_sent_twice` says that a connection need not be made sure of before the request is sent on it.
+    `_may_be_sent_twice` says that a connection need not be made sure of before the request is sent on it. Who does not know its `service`
+    yet gives `None`, and calls `be_served_by` first.
     """
 
     __slots__ = (
@@ -62,7 +63,10 @@ class Lessee(Record):
 
     _log = Logger()
 
-    def __init__(self, service: Choice, head: RequestHead, *, may_be_sent_twice: bool) -> None:
+    service: Choice
+    settings: ServiceSettings
+
+    def __init__(self, service: Choice | None, head: RequestHead, *, may_be_sent_twice: bool) -> None:
         self.entrypoint = self.route = self.backend = self.outcome = self.answered_by = None
         self.peer = b""
         self.scheme = b"http"
@@ -70,17 +74,26 @@ class Lessee(Record):
         self.attempts = self.passed = self.status = self.upstream_status = self.bytes_received = self.bytes_sent = 0
         self.started = self.leased = self.first_byte = self.ended = 0.0
         self.head = head
-        self.service = service
-        self.settings = service.settings
-        self.connect_timeout = self.settings.connect_timeout
+        self._tried: list[Backend] = []
+        if service is not None:
+            self.be_served_by(service)
         # There is one time limit for everything.
         self.response_header_timeout = NEVER
         self.revision = self.binding = self.bound_service = None
         self._may_be_sent_twice = may_be_sent_twice
-        self._tried: list[Backend] = []
         self._upstream: Any = None
         self._is_waiting = False
         self._ticket = -1
+
+    def be_served_by(self, service: Choice, settings: ServiceSettings | None = None) -> None:
+        """
+        Ask the servers of `service` from now on, with its settings unless others are given.
+        """
+        self.service = service
+        self.settings = service.settings if settings is None else settings
+        self.connect_timeout = self.settings.connect_timeout
+        self.revision = None
+        self._tried = []
 
     def __repr__(self) -> str:
         return f"<{self.__class__.__name__} {self.head!r} to {self.backend!r}, attempt {self.attempts}>"

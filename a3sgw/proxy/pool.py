@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import socket
 from collections import deque
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
 import attrs
 
@@ -91,7 +92,7 @@ class _Resolving:
 
 class Pool:
     """
-    The connections to one backend.
+    The connections to one backend. `make` is given each new stream and the pool, and returns what is lent.
 
     `leased` counts those in use, `connecting` those being made. `is_retired` says that the backend is not in the configuration any more.
     """
@@ -103,6 +104,7 @@ class Pool:
         "_deadlines",
         "_dialer",
         "_idle",
+        "_make",
         "_queue",
         "backend",
         "connecting",
@@ -113,11 +115,12 @@ class Pool:
 
     ADDRESSES_KEPT_SECONDS: Final = 10.0
 
-    def __init__(self, backend: Backend, settings: PoolSettings, dialer: Dialer) -> None:
+    def __init__(self, backend: Backend, settings: PoolSettings, dialer: Dialer, make: Callable[[Any, Pool], Any] = Http1Client) -> None:
         self.backend = backend
         self.settings = settings
         self.leased = 0
         self.connecting = 0
+        self._make = make
         self._dialer = dialer
         self._deadlines = dialer.deadlines
         self._idle: list[Http1Client] = []
@@ -280,7 +283,7 @@ class Pool:
             lessee.lease_failed(outcome)
             return
         stream = self._dialer.stream(sock)
-        upstream = Http1Client(stream, self)
+        upstream = self._make(stream, self)
         stream.receiver = upstream
         stream.start()
         self.leased += 1

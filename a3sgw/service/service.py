@@ -34,7 +34,7 @@ __all__ = ["Judged", "Route", "Service", "ServiceSettings", "Traits"]
 @attrs.frozen(slots=True)
 class ServiceSettings:
     """
-    What exchanges with a service need to know; the names are those of its configuration. Times in seconds, sizes in bytes.
+    What exchanges and connections to a service need to know; the names are those of its configuration. Times in seconds, sizes in bytes.
     """
 
     connect_timeout: float = 5.0
@@ -43,6 +43,7 @@ class ServiceSettings:
     total_timeout: float | None = None
     pass_host_header: bool = True
     max_replay_bytes: int = 65536
+    proxy_protocol: str | None = None
 
 
 @attrs.frozen(slots=True, eq=False)

@@ -72,11 +72,12 @@ class Watch:
 
     def end(self, ticket: int, outcome: Outcome, status: int, seconds: float) -> None:
         """
-        Take the end of an attempt. `status` is that of the answer, or 0; `seconds` is 0.0 if it never had a connection.
+        Take the end of an attempt. `status` is that of the answer, or 0 if there was none, as there is none to a connection, which is well
+        when it is made; `seconds` is 0.0 if it never had a connection.
         """
         now = self._seconds()
         is_failure = outcome.is_backend_fault or status in self._statuses
-        is_success = not is_failure and status != 0
+        is_success = not is_failure and (status != 0 or outcome is Outcome.COMPLETED)
         if (is_failure or is_success) and seconds > 0:
             for listener in self._listeners:
                 # A server that refuses quickly is not a quick one.

@@ -7,7 +7,8 @@ import random
 from twisted.internet.defer import execute
 from twisted.trial.unittest import SynchronousTestCase
 
-from a3sgw.assembly import DASHBOARD_ENTRYPOINT, Kit, assemble, routers_of
+from a3sgw.assembly import DASHBOARD_ENTRYPOINT, Kit, assemble
+from a3sgw.assembly_router import routers_of
 from a3sgw.config.load import load_text
 from a3sgw.loading import check_build, rule_problems
 from a3sgw.message import LocalResponse, RequestHead
@@ -63,6 +64,7 @@ class AssemblyCase(SynchronousTestCase):
             dialer=FakeDialer(reactor),
             metrics=metrics,
             observers=Observers([metrics]),
+            connection_observers=Observers([metrics.connections]),
             ask=lambda head: LocalResponse(200),
             outbound=Nowhere(),
             catalog=find_catalog(),
@@ -308,8 +310,8 @@ class PartsTests(AssemblyCase):
     def test_routers_of(self):
         """A router without entrypoints serves all of them."""
         config = load(TWO_OF_EACH.replace('service = "api"', 'service = "api"\n entrypoints = ["web"]', 1))
-        self.assertEqual({router.name for router in routers_of(config, "web")}, {"api", "app"})
-        self.assertEqual({router.name for router in routers_of(config, "alt")}, {"app"})
+        self.assertEqual({router.name for router in routers_of(config, "web", "http")}, {"api", "app"})
+        self.assertEqual({router.name for router in routers_of(config, "alt", "http")}, {"app"})
 
 
 class RuleProblemTests(SynchronousTestCase):

@@ -575,6 +575,37 @@ class ViewTests(GatewayCase):
         self.assertEqual(explanation["web"]["not_shown"], 0)
         self.assertEqual(self.get("/api/gateway/explain?url=http://other.test/")[1]["web"]["router"], "app")
 
+    def test_explain_connections(self):
+        """The same for a connection over a tcp entrypoint, by the name and the protocols that it would offer."""
+        tcp = """
+            entrypoints "pg" {
+              address  = "127.0.0.1:0"
+              protocol = "tcp"
+            }
+            routers "named" {
+              rule    = "HostSNI(`db.test`) && ALPN(`postgresql`)"
+              service = "db"
+            }
+            routers "rest" {
+              rule    = "HostSNI(`*`)"
+              service = "db"
+            }
+            services "db" {
+              load_balancer {
+                servers = [{ url = "tcp://127.0.0.1:1" }]
+              }
+            }
+            """
+        self.run_gateway(CONFIG + tcp)
+        for query, expected in (
+            ("url=tcp://DB.test:5432&header=ALPN:+h2,+postgresql", "named"),
+            ("url=tcp://db.test", "rest"),
+            ("url=tcp://", "rest"),
+        ):
+            explanation = self.get(f"/api/gateway/explain?{query}")[1]
+            self.assertEqual({name: answer["router"] for name, answer in explanation.items()}, {"pg": expected}, query)
+        self.assertEqual(list(self.get("/api/gateway/explain?url=http://a/")[1]), ["web"])
+
     def test_explain_shows_a_bounded_number(self):
         """Of very many routers those that match are shown first, and the number of those left out is told."""
         many = "\n".join(f'routers "n{number}" {{\n rule = "Path(`/n{number}`)"\n service = "app"\n}}' for number in range(150))

@@ -84,7 +84,17 @@ class JsonTests(SynchronousTestCase):
         self.assertEqual(list(plain), [*kinds, "providers", "dashboard", "observability", "shutdown_timeout_secs", "workers"])
         self.assertEqual(
             plain["routers"],
-            {"r": {"rule": "Host(`a.test`)", "service": "s", "entrypoints": [], "middlewares": [], "priority": 0, "timeouts": None}},
+            {
+                "r": {
+                    "rule": "Host(`a.test`)",
+                    "service": "s",
+                    "entrypoints": [],
+                    "middlewares": [],
+                    "priority": 0,
+                    "tls": None,
+                    "timeouts": None,
+                }
+            },
         )
         self.assertIsNone(plain["providers"])
         service = plain["services"]["s"]

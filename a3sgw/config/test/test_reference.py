@@ -50,7 +50,7 @@ class ReferenceTests(SynchronousTestCase):
             "| `address` | address | **required** | Where to listen; see [addresses](#addresses). |",
             '| `connect` | duration | `"5s"` | For a connection to be made. |',
             "| `tls` ⏳ | block | \u2013 | TLS. For http and tcp entrypoints only. |",
-            '`"tcp"`, `"udp"`. ⏳ This version runs only `"http"`. |',
+            '`"tcp"`, `"udp"`. ⏳ This version runs only `"http"` and `"tcp"`. |',
         ):
             self.assertIn(row, page)
 

@@ -70,7 +70,7 @@ class UnsupportedTests(SynchronousTestCase):
               access_log { format = "common" }
               metrics { buckets = [1] }
             }
-            workers = 2
+            workers = 1
             shutdown_timeout_secs = 5
             providers {}
             """
@@ -101,12 +101,14 @@ class UnsupportedTests(SynchronousTestCase):
         self.check(
             _service("", 'servers = [{ url = "http://a" }, { url = "h2c://b" }]'),
             '4:43: services.s.load_balancer.servers[1].url is "h2c://b", which this version does not run yet; '
-            "it runs http://, https:// and unix:",
+            "it runs http://, https://, tcp:// and unix:",
         )
         self.check(
-            'entrypoints "e" {\n  address = ":1"\n  protocol = "tcp"\n}',
-            '3:14: entrypoints.e.protocol is "tcp", which this version does not run yet; it runs "http"',
+            'entrypoints "e" {\n  address = ":1"\n  protocol = "udp"\n}',
+            '3:14: entrypoints.e.protocol is "udp", which this version does not run yet; it runs "http" and "tcp"',
         )
+        self.check(ENTRYPOINT + 'workers = "auto"', '2:11: workers is "auto", which this version does not run yet; it runs 1')
+        self.check(ENTRYPOINT + "workers = 2", "2:11: workers is 2, which this version does not run yet; it runs 1")
 
     def test_foreign(self):
         """

@@ -101,6 +101,7 @@ def make_gauges(**levels: Any) -> Gauges:
         "backends": [],
         "services": [],
         "middlewares": [],
+        "open": {},
         "accepted": {},
         "refused": [],
         "access_log_dropped": 0,

@@ -35,6 +35,7 @@ GAUGES = make_gauges(
         make_service(waiting=7, in_use=2, failovers=4, retries=5, copies={"sent": 8, "skipped": 0}, hedges={"won": 3}),
         make_service(service="users"),
     ],
+    open={"public": 3},
     accepted={"public": 9},
     refused=[["public", "limit", 2], ["public", "address", 1]],
     access_log_dropped=6,
@@ -384,6 +385,33 @@ class RenderTests(SynchronousTestCase):
         pairs = {name for name, _ in samples_of(self.page()) if name.startswith("gateway_request_duration")}
         self.assertEqual(pairs, set())
         self.assert_samples([("gateway_time_to_first_byte_seconds_count", {"router": "shop"}, 1)])
+
+    def test_connections(self):
+        """
+        Connections over tcp entrypoints are counted by way and end, their bytes and seconds by way.
+        """
+        counts = self.metrics.connections
+        slots = {"entrypoint": self.entrypoint, "route": self.routes["shop", "carts"], "bytes_received": 3, "bytes_sent": 5}
+        counts.exchange_ended(make_record(**slots, backend=self.backend))
+        counts.exchange_ended(make_record(**slots, outcome=Outcome.BACKEND_CLOSED))
+        counts.exchange_ended(make_record(entrypoint=self.entrypoint, outcome=Outcome.NO_ROUTE))
+        way = {"entrypoint": "public", "router": "shop", "service": "carts"}
+        nowhere = {"entrypoint": "public", "router": "", "service": ""}
+        self.assert_samples(
+            [
+                ("gateway_tcp_connections_total", {**way, "outcome": "completed"}, 1),
+                ("gateway_tcp_connections_total", {**way, "outcome": "backend-closed"}, 1),
+                ("gateway_tcp_connections_total", {**nowhere, "outcome": "no-route"}, 1),
+                ("gateway_tcp_received_bytes_total", way, 6),
+                ("gateway_tcp_sent_bytes_total", way, 10),
+                ("gateway_tcp_connection_seconds_total", way, 0.5),
+                ("gateway_backend_requests_total", {"backend": "http://a"}, 1),
+                ("gateway_entrypoint_connections", {"entrypoint": "public"}, 3),
+            ]
+        )
+        self.metrics.retain({("admin", "carts")}, set(), {"public"})
+        self.assertNotIn(b'router="shop",service="carts",outcome', self.page())
+        self.assert_samples([("gateway_tcp_connections_total", {**nowhere, "outcome": "no-route"}, 1)])
 
     @settings(deadline=None, max_examples=200, derandomize=True)
     @example('back\\slash "quote"\nbreak\\n')

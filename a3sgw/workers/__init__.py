@@ -1,3 +1,0 @@
-"""
-Several processes that carry the traffic of one gateway. Floor 5.25.
-"""
