@@ -26,6 +26,7 @@ from a3sgw.config.model import EntrypointConfig, GatewayConfig
 from a3sgw.interfaces import IBeginning, IConnectionGate, IRetirable
 from a3sgw.listen.beginning import Http1Beginning
 from a3sgw.listen.door import Gates
+from a3sgw.listen.proxy_beginning import ProxyBeginning
 from a3sgw.listen.tcp_beginning import TcpBeginning
 from a3sgw.middleware.chain import Link
 from a3sgw.proxy.entrypoint import AdminGate, Entrypoint, EntrypointTimeouts
@@ -86,11 +87,12 @@ def assemble(config: GatewayConfig, previous: Generation | None, kit: Kit) -> Ge
             served = assemble_tcp_entrypoint(config, entrypoint, services, middlewares, parts, kit)
         else:
             continue
-        gates = Gates(
-            AddressSet(entrypoint.tcp_allowed_ips) if entrypoint.tcp_allowed_ips else None,
-            entrypoint.max_connections,
-            gates_of(links),
-        )
+        speakers = None
+        if entrypoint.proxy_protocol is not None:
+            speakers = AddressSet(entrypoint.proxy_protocol.trusted_ips)
+            beginning = ProxyBeginning(speakers, entrypoint.proxy_protocol.timeout, beginning)
+        allowed = AddressSet(entrypoint.tcp_allowed_ips) if entrypoint.tcp_allowed_ips else None
+        gates = Gates(allowed, entrypoint.max_connections, gates_of(links), speakers)
         doors[name] = DoorPlan(parse_listen_address(entrypoint.address), gates, beginning, served)
     if config.dashboard.enabled and config.dashboard.address is not None:
         doors[DASHBOARD_ENTRYPOINT] = DoorPlan(

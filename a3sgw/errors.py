@@ -111,6 +111,8 @@ class Outcome(enum.Enum):
     NO_ROUTE = (404, "destination_not_found", False, "No route matched")
     CONNECTION_LIMIT = (503, "connection_limit_reached", False, "Too many connections")
     ADDRESS_REFUSED = (403, "http_request_denied", False, "Address not allowed")
+    PROXY_HEADER_MALFORMED = (None, None, False, "A trusted proxy sent no usable PROXY header")
+    PROXY_HEADER_TIMEOUT = (None, None, False, "A trusted proxy took too long for its PROXY header")
     SHUTTING_DOWN = (503, "destination_unavailable", False, "Gateway shutting down")
     INTERNAL_ERROR = (500, "proxy_internal_error", False, "Internal server error")
 

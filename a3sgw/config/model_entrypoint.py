@@ -197,7 +197,6 @@ class EntrypointConfig:
         "The PROXY protocol, spoken by load balancers in front.",
         default=None,
         protocols=_STREAMS,
-        runs=False,
     )
     tcp_hello_timeout: float = setting(
         Duration(),

@@ -67,12 +67,13 @@ def bind(name: str, host: str, port: int) -> socket.socket:
 class Gates:
     """
     Who may come in: `allowed` addresses (`None` is everybody), how many connections at a time (`None` is any number), and whom the
-    middlewares of the entrypoint let in.
+    middlewares of the entrypoint let in. Of the peers among `speakers` it is judged later, when it is known whom they speak for.
     """
 
     allowed: AddressSet | None = None
     max_connections: int | None = None
     hooks: tuple[IConnectionGate, ...] = ()
+    speakers: AddressSet | None = None
 
 
 class DoorTally:
@@ -211,6 +212,22 @@ class Door:
         if data:
             stream.receiver.data_received(data)
 
+    def let_in(self, connection: IConnection, packed: bytes) -> Outcome | None:
+        """
+        Let in the client at the address `packed`, for whom `connection` speaks, or say why not; then it is counted, and must be sent away.
+        """
+        gates = self.gates
+        outcome = None
+        if gates.allowed is not None and not gates.allowed.contains(packed):
+            outcome = Outcome.ADDRESS_REFUSED
+        elif gates.hooks:
+            outcome = self._ask_hooks(gates.hooks, packed)
+        if outcome is not None:
+            self.count_refused(outcome)
+        elif gates.hooks:
+            self._let_in[connection] = (gates.hooks, packed)
+        return outcome
+
     def count_refused(self, outcome: Outcome) -> None:
         """
         Count a connection that was sent away after it had come in.
@@ -280,6 +297,8 @@ class Door:
         tally = self._tally
         gates = self.gates
         tally.accepted[name] = tally.accepted.get(name, 0) + 1
+        if gates.speakers is not None and gates.speakers.contains(packed):
+            gates = Gates(max_connections=gates.max_connections)
         if gates.allowed is not None and not gates.allowed.contains(packed):
             self._turn_away(sock, Outcome.ADDRESS_REFUSED)
         elif gates.max_connections is not None and len(self.connections) >= gates.max_connections:

@@ -56,6 +56,8 @@ SILENT = {
     Outcome.REDIRECTED,
     Outcome.PREFLIGHT,
     Outcome.AUTH_SERVICE_DENIED,
+    Outcome.PROXY_HEADER_MALFORMED,
+    Outcome.PROXY_HEADER_TIMEOUT,
     Outcome.TUNNEL_IDLE,
     Outcome.TUNNEL_TIMEOUT,
 }
