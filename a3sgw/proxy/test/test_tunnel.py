@@ -62,7 +62,7 @@ class Joined:
         case.assertEqual(self.deadlines.watched(), [])
 
 
-class SideContractTests(receiver_contract(lambda: Joined().tunnel.client)):  # type: ignore[misc]
+class SideContractTests(receiver_contract(lambda: Joined().tunnel.client)):
     """
     A side of a tunnel receives as everybody does.
     """
