@@ -76,4 +76,5 @@ def settings_for(router: RouterConfig, settings: ServiceSettings) -> ServiceSett
         response_header_timeout=timeouts.response_header or settings.response_header_timeout,
         idle_timeout=timeouts.idle or settings.idle_timeout,
         total_timeout=timeouts.total or settings.total_timeout,
+        tunnel_idle_timeout=timeouts.tunnel_idle or settings.tunnel_idle_timeout,
     )

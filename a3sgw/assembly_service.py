@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from a3sgw.assembly_parts import Kit, Parts, digest_of_files
-from a3sgw.config.address import parse_server_url
+from a3sgw.config.address import http_url, parse_server_url
 from a3sgw.config.model import LoadBalancerConfig, PassiveHealthConfig, ServerConfig, ServiceConfig, StickyConfig
 from a3sgw.policy.budget import RetryBudget
 from a3sgw.policy.ejection import EjectionGroup, EjectionSettings
@@ -109,6 +109,7 @@ def _settings(config: ServiceConfig) -> ServiceSettings:
         response_header_timeout=config.timeouts.response_header,
         idle_timeout=config.timeouts.idle,
         total_timeout=config.timeouts.total,
+        tunnel_idle_timeout=config.timeouts.tunnel_idle,
         pass_host_header=config.pass_host_header,
         max_replay_bytes=config.max_replay_bytes,
         proxy_protocol=config.proxy_protocol,
@@ -264,7 +265,7 @@ def upstream_terms(config: ServiceConfig) -> Any:
 
 
 def _backend_address(url: str, *, is_tcp: bool) -> BackendAddress:
-    address = parse_server_url(url)
+    address = parse_server_url(http_url(url))
     if address.scheme == "unix":
         return BackendAddress("tcp" if is_tcp else "http", "", 0, address.path, b"", b"localhost")
     if address.scheme in ("", "tcp"):

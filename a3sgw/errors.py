@@ -86,6 +86,8 @@ class Outcome(enum.Enum):
     EXPECTATION_FAILED = (417, "http_request_error", False, "Expectation not supported")
     MISDIRECTED = (421, "http_request_error", False, "Misdirected request")
     HEADERS_TOO_LARGE = (431, "http_request_error", False, "Request header fields too large")
+    WEBSOCKET_HANDSHAKE_MALFORMED = (400, "http_request_error", False, "Malformed WebSocket handshake")
+    WEBSOCKET_VERSION_REFUSED = (426, "http_request_error", False, "WebSocket version not supported")
     BODY_TOO_LARGE = (413, "http_request_error", False, "Request body too large")
 
     # A middleware's decisions. Those without a status come with an answer of the middleware's own.

@@ -17,6 +17,7 @@ from a3sgw.errors import Outcome
 __all__ = [
     "IDEMPOTENT",
     "Field",
+    "HopByHop",
     "LocalResponse",
     "RequestHead",
     "ResponseHead",
@@ -85,6 +86,32 @@ def remove_fields(fields: list[Field], name: bytes) -> None:
         fields[:] = [field for field in fields if field[0] != name]
 
 
+class HopByHop(NamedTuple):
+    """
+    What a request asks of each next server anew, beyond how its body is framed.
+
+    `accepts_trailers` says that it named `trailers` in `TE`; `upgrade` are the protocols it would change to, as `Upgrade` lists them.
+    `lines` says all of that on an HTTP/1 wire, without a final CRLF.
+    """
+
+    accepts_trailers: bool
+    upgrade: bytes
+    lines: bytes
+
+    @classmethod
+    def of(cls, *, accepts_trailers: bool = False, upgrade: bytes = b"") -> HopByHop | None:
+        """
+        Return these wishes, or `None` if there are none.
+        """
+        lines = [b"TE: trailers"] if accepts_trailers else []
+        if upgrade:
+            lines.append(b"Upgrade: " + upgrade)
+        if not lines:
+            return None
+        lines.append(b"Connection: " + b", ".join([line.partition(b":")[0] for line in lines]))
+        return cls(accepts_trailers, upgrade, b"\r\n".join(lines))
+
+
 class RequestHead:
     """
     What a client asked for, after the strict reading of RFC 9112 and the canonical form of its path.
@@ -95,13 +122,13 @@ class RequestHead:
     `X-Request-Id` were taken out. `length` is the body's length in bytes, `-1` for a chunked body, `0` for none; `has_length` says that
     the client declared it. `target_scheme` is the scheme of an absolute-form target, else empty. `client` is the resolved client address
     as text, `client_packed` the same as 4 or 16 network-order bytes (an IPv4-mapped IPv6 address is given as IPv4). `wants_close` says that
-    the client asked for the connection to be closed, `accepts_trailers` that it named `trailers` in `TE`. `nominated` are the names its
+    the client asked for the connection to be closed. `hop` is what it asks of each next server anew, mostly nothing; `accepts_trailers` and
+    `upgrade` are parts of that. `nominated` are the names its
     `Connection` made hop-by-hop: already gone from `fields`, still to be left out of the trailers. `forwarded` are the forwarding fields a
     trusted proxy sent; those of anybody else are nowhere.
     """
 
     __slots__ = (
-        "accepts_trailers",
         "authority",
         "client",
         "client_packed",
@@ -109,6 +136,7 @@ class RequestHead:
         "fields",
         "forwarded",
         "has_length",
+        "hop",
         "host",
         "is_http10",
         "keep_alive",
@@ -142,7 +170,7 @@ class RequestHead:
     keep_alive: bool
     wants_close: bool
     expects_continue: bool
-    accepts_trailers: bool
+    hop: HopByHop | None
     target_scheme: bytes
     client: bytes
     client_packed: bytes
@@ -167,13 +195,35 @@ class RequestHead:
         self.keep_alive = True
         self.wants_close = False
         self.expects_continue = False
-        self.accepts_trailers = False
+        self.hop = None
         self.target_scheme = b""
         self.client = b""
         self.client_packed = b""
         self.request_id = b""
         self.user_agent = b""
         self.referer = b""
+
+    @property
+    def accepts_trailers(self) -> bool:
+        """
+        Whether the client can take trailers, and said so.
+        """
+        return self.hop is not None and self.hop.accepts_trailers
+
+    @accepts_trailers.setter
+    def accepts_trailers(self, wanted: bool) -> None:
+        self.hop = HopByHop.of(accepts_trailers=wanted, upgrade=self.upgrade)
+
+    @property
+    def upgrade(self) -> bytes:
+        """
+        The protocols that the connection may change to, as `Upgrade` lists them, in lower case; mostly none.
+        """
+        return b"" if self.hop is None else self.hop.upgrade
+
+    @upgrade.setter
+    def upgrade(self, protocols: bytes) -> None:
+        self.hop = HopByHop.of(accepts_trailers=self.accepts_trailers, upgrade=protocols)
 
     def __repr__(self) -> str:
         return f"<RequestHead {self.method!r} {self.host!r} {self.target!r}>"

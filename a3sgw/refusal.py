@@ -18,6 +18,8 @@ __all__ = ["proxy_status", "refusal"]
 
 _JSON: Final = make_field(b"Content-Type", b"application/json")
 _RETRY_AFTER: Final = make_field(b"Retry-After", b"1")
+# RFC 9110 section 15.5.22 and RFC 6455 section 4.2.2: what would be accepted.
+_UPGRADE: Final = (make_field(b"Upgrade", b"websocket"), make_field(b"Connection", b"Upgrade"), make_field(b"Sec-WebSocket-Version", b"13"))
 
 
 def _status_field(outcome: Outcome) -> Field:
@@ -50,6 +52,8 @@ def refusal(
     """
     assert outcome.status is not None
     own = [_JSON, proxy_status(outcome), *fields]
+    if outcome is Outcome.WEBSOCKET_VERSION_REFUSED:
+        own += _UPGRADE
     if outcome.status == 503 and not any(field[0] == b"retry-after" for field in own):
         own.append(_RETRY_AFTER)
     body = {"error": message or outcome.message, "reason": outcome.word, **(members or {}), "request_id": request_id.decode("latin-1")}

@@ -12,7 +12,16 @@ import re
 
 import attrs
 
-__all__ = ["LISTEN_ANY", "ServerAddress", "check_host", "check_network", "parse_listen_address", "parse_server_url", "split_http_url"]
+__all__ = [
+    "LISTEN_ANY",
+    "ServerAddress",
+    "check_host",
+    "check_network",
+    "http_url",
+    "parse_listen_address",
+    "parse_server_url",
+    "split_http_url",
+]
 
 LISTEN_ANY = ""
 """The host of an address that names none, as in `:8080`: every address of the machine."""
@@ -103,6 +112,13 @@ def parse_server_url(text: str) -> ServerAddress:
             raise ValueError("which names no port")
     host = _check_ipv6(host) if host.startswith("[") else check_host(host)
     return ServerAddress(scheme=scheme, host=host, port=port, path=path.rstrip("/"))
+
+
+def http_url(url: str) -> str:
+    """
+    Return a server's URL with `http` or `https` where it says `ws` or `wss`, which only names what else is spoken there.
+    """
+    return f"http{url[2:]}" if url[:2].lower() == "ws" and parse_server_url(url).scheme in ("ws", "wss") else url
 
 
 def split_http_url(text: str) -> ServerAddress:

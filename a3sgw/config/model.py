@@ -138,6 +138,7 @@ class RouterTimeoutsConfig:
     response_header: float | None = setting(Duration(), "From the end of the request to the head of the response.", default=None)
     idle: float | None = setting(Duration(), "For the next piece of a response.", default=None)
     total: float | None = setting(Duration(), "For a whole exchange, from the request's head to the response's end.", default=None)
+    tunnel_idle: float | None = setting(Duration(), "For the next byte, in either direction, of a WebSocket.", default=None)
 
 
 @attrs.frozen(kw_only=True)

@@ -67,7 +67,7 @@ _STRATEGY = OpenWord(
 )
 _STATUSES = ListKind(Integer(minimum=400, maximum=599))
 
-RUNNING_SCHEMES = ("http", "https", "unix", "tcp", "")
+RUNNING_SCHEMES = ("http", "https", "ws", "wss", "unix", "tcp", "")
 """The schemes of server URLs that this version can talk to."""
 
 
@@ -83,10 +83,11 @@ class ServerConfig:
 
     url: str = setting(
         SERVER_URL,
-        "Where the server is: `http://`, `https://`, `h2c://`, `tcp://`, `udp://`, or `unix:` and the whole path of a socket. A path in "
-        "the URL is put before the path of every request. `host:port` alone is for services of tcp and udp routers.",
+        "Where the server is: `http://`, `https://`, `h2c://`, `tcp://`, `udp://`, or `unix:` and the whole path of a socket. `ws://` and "
+        "`wss://` mean `http://` and `https://`. A path in the URL is put before the path of every request. `host:port` alone is for "
+        "services of tcp and udp routers.",
         runs_when=_runs_scheme,
-        runs_note="`http://`, `https://`, `tcp://` and `unix:`",
+        runs_note="`http://`, `https://`, `ws://`, `wss://`, `tcp://` and `unix:`",
     )
     weight: int = setting(
         Integer(maximum=1_000_000), "The server's share among the others, for strategies that know weights; 0 takes it out.", default=1
@@ -363,6 +364,11 @@ class ServiceTimeoutsConfig:
     idle: float = setting(Duration(), "For the next piece of a response.", default=60.0)
     total: float | None = setting(
         Duration(), "For a whole exchange, from the request's head to the response's end; without it there is no bound.", default=None
+    )
+    tunnel_idle: float = setting(
+        Duration(),
+        "For the next byte, in either direction, of a WebSocket or whatever else a connection was changed to. `total` does not bound it.",
+        default=3600.0,
     )
 
 

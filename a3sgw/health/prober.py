@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from a3sgw.config.address import parse_server_url
+from a3sgw.config.address import http_url, parse_server_url
 from a3sgw.config.model import GatewayConfig, HealthCheckConfig, ServiceConfig, UpstreamTlsConfig
 from a3sgw.health.probe import Probe
 from a3sgw.health.question import ConnectQuestion, HttpQuestion, Question
@@ -157,10 +157,11 @@ class Prober:
 
     def _question(self, target: Target, terms_of: Callable[[], Terms]) -> Question:
         check = target.check
-        address = parse_server_url(target.url)
+        url = http_url(target.url)
+        address = parse_server_url(url)
         if check.protocol != "http" or address.scheme not in _ASKED_OVER_HTTP:
             return ConnectQuestion(self._dialer, address, check.timeout, self._reactor.callLater)
-        return HttpQuestion(self._outbound, target.url, check, terms_of() if address.scheme == "https" else None)
+        return HttpQuestion(self._outbound, url, check, terms_of() if address.scheme == "https" else None)
 
     def _changed(self, target: Target, probe: Probe) -> None:
         self._tell(target.service, target.revision, target.url, probe.verdict.is_healthy, probe.reason)

@@ -30,6 +30,7 @@ from a3sgw.wire.fields import (
     REQUEST_KINDS,
     TE,
     TRANSFER_ENCODING,
+    UPGRADE,
     LineTable,
     only,
 )
@@ -38,7 +39,7 @@ __all__ = ["Errand", "make_head"]
 
 _LINES: Final = LineTable(REQUEST_KINDS)
 _ONLY_TARGET: Final = only(bytes(range(33, 127)))
-_OURS: Final = frozenset([CONNECTION, CONTENT_LENGTH, EXPECT, HOP_BY_HOP, HOST, LOOKALIKE, TE, TRANSFER_ENCODING])
+_OURS: Final = frozenset([CONNECTION, CONTENT_LENGTH, EXPECT, HOP_BY_HOP, HOST, LOOKALIKE, TE, TRANSFER_ENCODING, UPGRADE])
 _ANNOUNCE_BODY: Final = frozenset([b"POST", b"PUT", b"PATCH"])
 """The methods whose request says that it has no body (RFC 9110 section 8.6)."""
 

@@ -32,6 +32,7 @@ from a3sgw.policy.sticky import Binding
 from a3sgw.proxy.entrypoint import Entrypoint
 from a3sgw.proxy.forwarding import Forwarding, request_lines
 from a3sgw.proxy.passage import Passage
+from a3sgw.proxy.upgrade import Upgrade
 from a3sgw.refusal import refusal
 from a3sgw.service.backend import Backend, BackendAddress
 from a3sgw.service.service import Service, ServiceSettings
@@ -41,6 +42,7 @@ from a3sgw.wire.request_id import new_request_id
 
 if TYPE_CHECKING:
     from a3sgw.proxy.hedge import Hedge
+    from a3sgw.proxy.http1_client import Http1Client
     from a3sgw.proxy.mirror import Copy
 
 __all__ = ["Exchange", "new_request_id"]
@@ -454,10 +456,15 @@ class Exchange(Record):
         if not self._was_sent:
             self._was_sent = True
             traits = self.service.traits
-            if traits.mirror is not None:
+            if traits.mirror is not None and not self._upgrades:
                 self._copy = traits.mirror.copy(self, piece, ended, trailers)
-            if traits.hedging is not None:
+            if traits.hedging is not None and not self._upgrades:
                 self._hedge = traits.hedging.begin(self, self._passage)
+
+    @property
+    def _upgrades(self) -> bool:
+        # Whoever has two conversations in another protocol cannot give one up unnoticed.
+        return self.head is not None and bool(self.head.upgrade)
 
     def request_lines(self, address: BackendAddress) -> list[bytes]:
         """
@@ -519,6 +526,30 @@ class Exchange(Record):
             self.send_response(head, piece, ended)
         else:
             passage.response_received(head, piece, ended)
+
+    def protocol_switched(self, upstream: Http1Client, head: ResponseHead) -> None:
+        """
+        The response is a 101 that the request asked for: what follows it is not HTTP.
+        """
+        self._downstream = Upgrade(self, self._downstream, upstream)
+        self.head_received(head, b"", False)
+
+    def tunnel_begun(self) -> None:
+        """
+        The client was told; neither side reports to the exchange any more. What bounds an exchange does not bound a tunnel.
+        """
+        self._upstream = None
+        if self._total_timer is not None:
+            self._total_timer.cancel()
+            self._total_timer = None
+
+    def tunnel_ended(self, received: int, sent: int, outcome: Outcome) -> None:
+        """
+        The tunnel is over, after so many bytes from the client and from the backend.
+        """
+        self.bytes_received = received
+        self.bytes_sent = sent
+        self._finish(outcome)
 
     def _goes_elsewhere(self, status: int) -> bool:
         """

@@ -4,6 +4,8 @@ The backend's side of an exchange over HTTP/1.1.
 A connection is leased for one exchange at a time. It writes the request, reads the response strictly, and decides alone whether it can be
 used again: only if both messages ended where they said they would.
 
+Long because a connection has one state, and asking, answering, leaving HTTP and breaking off all change it.
+
 Hot path: see docs/hot-path.md.
 """
 
@@ -19,8 +21,10 @@ from a3sgw.errors import Outcome, ProtocolError
 from a3sgw.interfaces import IReceiver, IUpstream
 from a3sgw.message import Field, ResponseHead
 from a3sgw.net.stream import Stream
+from a3sgw.net.valve import WAITING_ROOM
 from a3sgw.wire.body import BodyReader, chunk
-from a3sgw.wire.http1 import CHUNKED, field_block, read_response_head, response_body_reader
+from a3sgw.wire.handshake import protocols
+from a3sgw.wire.http1 import CHUNKED, field_block, read_response_head, response_body_reader, upgrade_fields
 
 if TYPE_CHECKING:
     from a3sgw.proxy.exchange import Exchange
@@ -30,6 +34,23 @@ __all__ = ["Http1Client"]
 
 _MAX_HEAD_BYTES: Final = 65536
 _BEGINNING: Final = b"HTTP/1."
+
+
+class _Ahead(BodyReader):
+    """
+    Keeps what a backend sends in another protocol before anybody speaks it, in `data`. Little: middlewares that wait hold the stream.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """
+        Keep `data`.
+        """
+        self.data += data
+        return b""
 
 
 @implementer(IReceiver, IUpstream)
@@ -121,8 +142,8 @@ class Http1Client:
                 piece += b"0\r\n\r\n"
         elif head.has_length:
             lines.append(b"Content-Length: %d" % head.length)
-        if head.accepts_trailers:
-            lines.append(b"TE: trailers\r\nConnection: TE")
+        if head.hop is not None:
+            lines.append(head.hop.lines)
         lines.append(b"\r\n" + piece)
         self._stream.deadline = self._stream.now() + exchange.response_header_timeout
         self._stream.write(b"\r\n".join(lines))
@@ -226,7 +247,8 @@ class Http1Client:
             if head.status >= 200:
                 break
             if head.status == 101:
-                raise ProtocolError(Outcome.RESPONSE_UPGRADE_REFUSED)
+                self._protocol_switched(exchange, head, data, end)
+                return
             exchange.interim_received(head)
             if self.exchange is not exchange:
                 return
@@ -245,6 +267,40 @@ class Http1Client:
             self._complete(exchange, head, b"")
         else:
             self._begin_body(exchange, head, data[end:])
+
+    def _protocol_switched(self, exchange: Exchange, head: ResponseHead, data: bytes, end: int) -> None:
+        """
+        The backend answered 101: what it sends from now on is not HTTP. `end` is where that begins.
+        """
+        assert exchange.head is not None
+        fields = upgrade_fields(data, end - 4)
+        agreed = {protocol for field in fields for protocol in protocols(field.value)}
+        if not agreed or not agreed <= set(protocols(exchange.head.upgrade)):
+            raise ProtocolError(Outcome.RESPONSE_UPGRADE_REFUSED)
+        head.fields += fields
+        self._has_answered = True
+        self._may_reuse = False
+        self._reader = ahead = _Ahead()
+        ahead.feed(data[end:])
+        self._stream.deadline = self._stream.now() + self._settings.idle_timeout
+        exchange.protocol_switched(self, head)
+
+    def hand_over(self) -> tuple[Any, bytes]:
+        """
+        Give the stream to whoever speaks the other protocol, with what was read of it already. It is leased until `tunnel_ended`.
+        """
+        ahead, self._reader = self._reader, None
+        assert isinstance(ahead, _Ahead)
+        self.exchange = None
+        # A middleware may have kept the 101.
+        self._stream.free(WAITING_ROOM)
+        return self._stream, ahead.data
+
+    def tunnel_ended(self) -> None:
+        """
+        The stream that was handed over is gone.
+        """
+        self._pool.discard(self)
 
     def _begin_body(self, exchange: Exchange, head: ResponseHead, data: bytes) -> None:
         reader = response_body_reader(head.length, head.nominated)

@@ -106,6 +106,7 @@ class Http1Server:
         "_peer_packed",
         "_scheme",
         "_stream",
+        "_upgrade",
         "exchange",
     )
 
@@ -125,6 +126,7 @@ class Http1Server:
         self._is_ahead = False
         self._is_chunking = False
         self._is_serving = False
+        self._upgrade: Any = None
         self.exchange: Exchange | None = None
         self._use_entrypoint(door.entrypoint)
         stream.deadline = stream.now() + self._entrypoint.timeouts.idle
@@ -419,6 +421,26 @@ class Http1Server:
         self.exchange = None
         self._stream.abort()
 
+    def hand_over(self, head: ResponseHead, upgrade: Any) -> tuple[Stream, bytes]:
+        """
+        Send the 101 and give the stream to whoever speaks the other protocol, with what the client has sent of it already.
+
+        `upgrade` is told to `stop`; this connection ends with `tunnel_ended`.
+        """
+        self._upgrade = upgrade
+        self._stream.write(b"%b\r\n%bConnection: Upgrade\r\n\r\n" % (head.status_line, field_block(head.fields)))
+        ahead, self._buffer = self._buffer, b""
+        self._stream.free(PIPELINE)
+        return self._stream, ahead
+
+    def tunnel_ended(self) -> None:
+        """
+        The stream that was handed over is gone.
+        """
+        self._upgrade = None
+        self.exchange = None
+        self._door.connection_ended(self)
+
     def _response_ended(self) -> None:
         self.exchange = None
         if self._closes or self._body is not None or (self._door.is_draining and not self._buffer):
@@ -532,6 +554,9 @@ class Http1Server:
         End the connection now: an exchange that has not been answered is told why, one that has is broken off.
         """
         self._closes = True
+        if self._upgrade is not None:
+            self._upgrade.stop()
+            return
         if self.exchange is not None:
             self.exchange.request_refused(Outcome.SHUTTING_DOWN, "the time for draining is over")
         self._stream.close()

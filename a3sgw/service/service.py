@@ -41,6 +41,7 @@ class ServiceSettings:
     response_header_timeout: float = 30.0
     idle_timeout: float = 60.0
     total_timeout: float | None = None
+    tunnel_idle_timeout: float = 3600.0
     pass_host_header: bool = True
     max_replay_bytes: int = 65536
     proxy_protocol: str | None = None

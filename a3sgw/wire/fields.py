@@ -43,6 +43,7 @@ __all__ = [
     "TOKEN",
     "TRANSFER_ENCODING",
     "UNDERSCORE",
+    "UPGRADE",
     "USER_AGENT",
     "ConnectionOptions",
     "LineTable",
@@ -85,6 +86,7 @@ DATE: Final = 12
 UNDERSCORE: Final = 13
 LOOKALIKE: Final = 14
 """A name that is one of the gateway's own but for an underscore: to a CGI-like backend the two are the same."""
+UPGRADE: Final = 15
 
 _HOP: Final[dict[bytes, int]] = {
     b"connection": CONNECTION,
@@ -96,7 +98,7 @@ _HOP: Final[dict[bytes, int]] = {
     b"proxy-connection": HOP_BY_HOP,
     b"te": HOP_BY_HOP,
     b"transfer-encoding": TRANSFER_ENCODING,
-    b"upgrade": HOP_BY_HOP,
+    b"upgrade": UPGRADE,
 }
 
 REQUEST_KINDS: Final[Mapping[bytes, int]] = {
@@ -154,17 +156,26 @@ MAX_CONTENT_LENGTH_DIGITS: Final = 18
 class ConnectionOptions(NamedTuple):
     """
     What one `Connection` line asks for; `nominated` are the fields it makes hop-by-hop, in lower case.
+
+    An `Upgrade` line is read as one too: it has a say about the connection, and means nothing unless a `Connection` line nominates it. What
+    it says stands in `upgrade`, in lower case.
     """
 
     close: bool
     keep_alive: bool
     nominated: frozenset[bytes]
+    upgrade: bytes = b""
 
     def joined(self, other: ConnectionOptions) -> ConnectionOptions:
         """
         Return what this line and another one ask for together.
         """
-        return ConnectionOptions(self.close or other.close, self.keep_alive or other.keep_alive, self.nominated | other.nominated)
+        return ConnectionOptions(
+            self.close or other.close,
+            self.keep_alive or other.keep_alive,
+            self.nominated | other.nominated,
+            b",".join(filter(None, (self.upgrade, other.upgrade))),
+        )
 
 
 KEEP_ALIVE: Final = ConnectionOptions(False, True, frozenset())
@@ -356,6 +367,8 @@ class LineTable:
             return True
         if kind == CONNECTION:
             return _connection_options(value)
+        if kind == UPGRADE:
+            return ConnectionOptions(False, False, frozenset(), value.lower())
         if kind == EXPECT:
             if value.lower() != b"100-continue":
                 raise ProtocolError(Outcome.EXPECTATION_FAILED, repr(value[:64]))

@@ -43,12 +43,14 @@ from a3sgw.wire.fields import (
     TOKEN,
     TRANSFER_ENCODING,
     UNDERSCORE,
+    UPGRADE,
     USER_AGENT,
     ConnectionOptions,
     LineTable,
     only,
     parse_authority,
 )
+from a3sgw.wire.handshake import WEBSOCKET, check_websocket, protocols
 from a3sgw.wire.path import PathPolicy, canonical_path
 
 __all__ = [
@@ -62,6 +64,7 @@ __all__ = [
     "request_body_reader",
     "response_body_reader",
     "status_line",
+    "upgrade_fields",
 ]
 
 REQUEST_LINES: Final = LineTable(REQUEST_KINDS, internal_prefix=b"x-gateway-")
@@ -196,6 +199,8 @@ def read_request_head(data: bytes, end: int, limits: RequestLimits) -> tuple[Req
                     append(field)
             elif kind == TE:
                 head.accepts_trailers = head.accepts_trailers or extra
+            elif kind == UPGRADE:
+                connection = extra if connection is None else connection.joined(extra)
             elif kind in (UNDERSCORE, LOOKALIKE):
                 if kind == LOOKALIKE or not limits.allow_underscores_in_headers:
                     raise ProtocolError(Outcome.HEADER_NAME_REFUSED, repr(field[0][:64]))
@@ -215,14 +220,31 @@ def read_request_head(data: bytes, end: int, limits: RequestLimits) -> tuple[Req
             _read_special_target(head, limits)
         if connection is not None and (connection is not KEEP_ALIVE or head.is_http10):
             _apply_connection(head, connection)
+            if connection.upgrade and not head.is_http10:
+                _apply_upgrade(head, connection)
     except ProtocolError as error:
         check_partial_request(data[begin : end + 2], 0, limits)
         raise DownstreamError(error.outcome, error.detail) from None
     return head, forwarded
 
 
+def _apply_upgrade(head: RequestHead, options: ConnectionOptions) -> None:
+    """
+    Note what the connection may change to. HTTP/1.0 does not know of that (RFC 9110 section 7.8).
+
+    HTTP itself is no such protocol: what a backend was asked in it would be asked past the gateway. Neither is anything while the request
+    has a body, because where that ends and the other protocol begins is read differently by different servers.
+    """
+    wanted = protocols(options.upgrade)
+    if WEBSOCKET in wanted:
+        check_websocket(head, is_nominated=b"upgrade" in options.nominated)
+        head.upgrade = WEBSOCKET
+    elif b"upgrade" in options.nominated and not head.length and not head.has_length:
+        head.upgrade = b", ".join(wanted)
+
+
 def _apply_connection(head: RequestHead | ResponseHead, options: ConnectionOptions) -> None:
-    close, keep_alive, nominated = options
+    close, keep_alive, nominated, _ = options
     if close:
         head.keep_alive = False
         head.wants_close = True
@@ -422,6 +444,14 @@ def read_response_head(data: bytes, end: int, method: bytes, max_header_count: i
             outcome = Outcome.RESPONSE_MALFORMED
         raise UpstreamError(outcome, str(error)) from None
     return head
+
+
+def upgrade_fields(data: bytes, end: int) -> list[Field]:
+    """
+    Return the `Upgrade` fields of a response that was read without complaint, which a 101 must have.
+    """
+    verdicts = [_known_response_line(line) or _judge_response_line(line) for line in data[:end].split(b"\r\n")[1:]]
+    return [field for kind, field, _ in verdicts if kind == UPGRADE]
 
 
 def _frame_response(head: ResponseHead, method: bytes, length: int, chunked: bool, is_http10: bool) -> None:

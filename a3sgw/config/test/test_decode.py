@@ -183,7 +183,7 @@ class ProblemTests(SynchronousTestCase):
         )
         self.check(
             'services "s" {\n  timeouts { xyz = "5s" }\n}',
-            '2:14: unknown attribute "xyz" in services.s.timeouts; known are "connect", "response_header", "idle", "total"',
+            '2:14: unknown attribute "xyz" in services.s.timeouts; known are "connect", "response_header", "idle", "total", "tunnel_idle"',
         )
 
     def test_foreign_to_the_type(self):

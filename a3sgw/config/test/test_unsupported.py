@@ -101,7 +101,7 @@ class UnsupportedTests(SynchronousTestCase):
         self.check(
             _service("", 'servers = [{ url = "http://a" }, { url = "h2c://b" }]'),
             '4:43: services.s.load_balancer.servers[1].url is "h2c://b", which this version does not run yet; '
-            "it runs http://, https://, tcp:// and unix:",
+            "it runs http://, https://, ws://, wss://, tcp:// and unix:",
         )
         self.check(
             'entrypoints "e" {\n  address = ":1"\n  protocol = "udp"\n}',

@@ -26,6 +26,7 @@ from a3sgw.wire.fields import (
     TE,
     TRANSFER_ENCODING,
     UNDERSCORE,
+    UPGRADE,
     USER_AGENT,
     LineTable,
     parse_authority,
@@ -158,7 +159,7 @@ class VerdictTests(SynchronousTestCase):
             b"Keep-Alive: timeout=5": HOP_BY_HOP,
             b"Proxy-Connection: close": HOP_BY_HOP,
             b"Proxy-Authorization: Basic x": HOP_BY_HOP,
-            b"Upgrade: h2c": HOP_BY_HOP,
+            b"Upgrade: h2c": UPGRADE,
             b"HTTP2-Settings: AAMAAABkAAQ": HOP_BY_HOP,
             b"X-Gateway-Retry-Max: 9": HOP_BY_HOP,
             b"X-Forwarded-For: 10.0.0.1": FORWARDED,
@@ -277,10 +278,20 @@ class VerdictTests(SynchronousTestCase):
             (b"", False, False, []),
         ]:
             found = verdict(request_lines(), b"Connection: " + value)[2]
-            self.assertEqual(found, (close, keep_alive, frozenset(nominated)), value)
+            self.assertEqual(found, (close, keep_alive, frozenset(nominated), b""), value)
         self.assertIs(verdict(request_lines(), b"Connection: keep-alive")[2], KEEP_ALIVE)
         for value in [b"a b", b"close keep-alive", b"a;b", b'"close"', b"\xe9"]:
             self.assertEqual(outcome(request_lines(), b"Connection: " + value), Outcome.HEADER_MALFORMED, value)
+
+    def test_upgrade(self):
+        """
+        An `Upgrade` line has a say about the connection, which other lines join.
+        """
+        found = verdict(request_lines(), b"Upgrade: WebSocket")[2]
+        self.assertEqual(found, (False, False, frozenset(), b"websocket"))
+        joined = KEEP_ALIVE.joined(found).joined(verdict(request_lines(), b"Connection: upgrade")[2])
+        self.assertEqual(joined, (False, True, frozenset([b"upgrade"]), b"websocket"))
+        self.assertEqual(joined.joined(verdict(request_lines(), b"upgrade: a")[2]).upgrade, b"websocket,a")
 
     def test_expectations(self):
         """

@@ -434,7 +434,7 @@ class FieldTests(SynchronousTestCase):
                 b"Proxy-Authorization: Basic YTpi",
                 b"Proxy-Authenticate: Basic",
                 b"TE: gzip, trailers",
-                b"Upgrade: websocket",
+                b"Upgrade: h2c",
                 b"HTTP2-Settings: AAMAAABk",
                 b"X-Gateway-Retry-Max: 99",
                 b"x-GATEWAY-body-limit: 1",
