@@ -19,7 +19,7 @@ from a3sgw.config.wording import item_path, quote
 __all__ = ["fit_problems", "report_misplaced"]
 
 _OVER_TCP: Final = frozenset(["tcp", "", "unix"])
-_FOR_REQUESTS: Final = frozenset(["http", "https", "h2c", "unix"])
+_FOR_REQUESTS: Final = frozenset(["http", "https", "ws", "wss", "h2c", "unix"])
 
 _ABOUT_REQUESTS: Final = (
     "pass_host_header",
