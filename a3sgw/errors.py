@@ -123,6 +123,7 @@ class Outcome(enum.Enum):
     BUFFER_FULL = (503, "connection_limit_reached", False, "Request buffer full")
     BUFFER_TIMEOUT = (504, "destination_unavailable", False, "Backend scale-up timed out")
     EXCHANGE_TIMEOUT = (504, "http_response_timeout", False, "The exchange took too long")
+    DEADLINE_EXCEEDED = (504, "http_response_timeout", False, "The caller's deadline has passed")
     NO_BACKEND = (503, "destination_unavailable", False, "No healthy backends")
     POOL_EXHAUSTED = (503, "connection_limit_reached", True, "All connections to the backend are in use")
     CONNECT_REFUSED = (502, "connection_refused", True, "Backend refused the connection")

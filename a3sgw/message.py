@@ -125,7 +125,8 @@ class RequestHead:
     the client asked for the connection to be closed. `hop` is what it asks of each next server anew, mostly nothing; `accepts_trailers` and
     `upgrade` are parts of that. `nominated` are the names its
     `Connection` made hop-by-hop: already gone from `fields`, still to be left out of the trailers. `forwarded` are the forwarding fields a
-    trusted proxy sent; those of anybody else are nowhere.
+    trusted proxy sent; those of anybody else are nowhere. `grpc` is the media type of a gRPC or gRPC-Web request, without suffix (see
+    `wire.grpc.grpc_kind`), else empty.
     """
 
     __slots__ = (
@@ -135,6 +136,7 @@ class RequestHead:
         "expects_continue",
         "fields",
         "forwarded",
+        "grpc",
         "has_length",
         "hop",
         "host",
@@ -164,6 +166,7 @@ class RequestHead:
     fields: list[Field]
     nominated: Set[bytes]
     forwarded: Sequence[Field]
+    grpc: bytes
     length: int
     is_http10: bool
     has_length: bool
@@ -189,6 +192,7 @@ class RequestHead:
         self.fields = []
         self.nominated = _NONE
         self.forwarded = ()
+        self.grpc = b""
         self.length = 0
         self.is_http10 = False
         self.has_length = False

@@ -24,19 +24,21 @@ from twisted.python.failure import Failure
 
 from a3sgw.errors import Outcome
 from a3sgw.interfaces import IDownstream, IUpstream
-from a3sgw.message import IDEMPOTENT, Field, LocalResponse, RequestHead, ResponseHead
+from a3sgw.message import IDEMPOTENT, Field, LocalResponse, RequestHead, ResponseHead, get_field
 from a3sgw.net.valve import CLIENT_SLOW, UPSTREAM_SLOW, WAITING_ROOM
 from a3sgw.observe.record import Record
 from a3sgw.policy.slots import Admission
 from a3sgw.policy.sticky import Binding
 from a3sgw.proxy.entrypoint import Entrypoint
 from a3sgw.proxy.forwarding import Forwarding, request_lines
+from a3sgw.proxy.grpc import code_for, grpc_answer, status_fields
 from a3sgw.proxy.passage import Passage
 from a3sgw.proxy.upgrade import Upgrade
 from a3sgw.refusal import refusal
 from a3sgw.service.backend import Backend, BackendAddress
 from a3sgw.service.service import Service, ServiceSettings
 from a3sgw.service.waiting import WaitingRoom
+from a3sgw.wire.grpc import GRPC, parse_timeout
 from a3sgw.wire.http1 import status_line
 from a3sgw.wire.request_id import new_request_id
 
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
 __all__ = ["Exchange", "new_request_id"]
 
 _WAITING_BYTES: Final = 65536
+_LONGEST_DEADLINE: Final = 1e7
+"""Seconds, some four months: a caller with a later deadline has none."""
 
 
 class Exchange(Record):
@@ -181,7 +185,9 @@ class Exchange(Record):
         self.settings = settings = route.settings
         self.response_header_timeout = settings.response_header_timeout
         if settings.total_timeout is not None:
-            self._total_timer = entrypoint.later(settings.total_timeout, self._total_time_over)
+            self._total_timer = entrypoint.later(settings.total_timeout, self._total_time_over, Outcome.EXCHANGE_TIMEOUT)
+        if head.grpc:
+            self._heed_deadline(head)
         chain = route.chain
         if chain is None:
             self.choose_and_try()
@@ -189,6 +195,18 @@ class Exchange(Record):
             self.notes = {}
             self._passage = Passage(self, chain)
             self._passage.enter()
+
+    def _heed_deadline(self, head: RequestHead) -> None:
+        """
+        Give the exchange no more time than the caller of a gRPC method has.
+        """
+        timeout = parse_timeout(get_field(head.fields, b"grpc-timeout") or b"")
+        total = self.settings.total_timeout
+        if timeout is None or timeout > _LONGEST_DEADLINE or (total is not None and total <= timeout):
+            return
+        if self._total_timer is not None:
+            self._total_timer.cancel()
+        self._total_timer = self.entrypoint.later(timeout, self._total_time_over, Outcome.DEADLINE_EXCEEDED)
 
     def request_body_received(self, piece: bytes, ended: bool, trailers: Sequence[Field]) -> None:
         """
@@ -695,6 +713,8 @@ class Exchange(Record):
             self._passage.response_received(head, piece, True)
 
     def _as_response(self, response: LocalResponse) -> tuple[ResponseHead, bytes]:
+        if self.head is not None and self.head.grpc and response.status >= 300:
+            response = grpc_answer(self.head.grpc, response)
         head = ResponseHead(response.status, status_line(response.status))
         head.fields = response.fields
         head.has_date = any(field[0] == b"date" for field in response.fields)
@@ -714,12 +734,24 @@ class Exchange(Record):
         self._drop_upstream()
         if self._is_answered:
             downstream = self._downstream
+            ends_with_status = self._ends_with_status
             self._finish(outcome)
-            downstream.abort()
+            if ends_with_status:
+                downstream.send_end(status_fields(code_for(outcome, outcome.status or 500), outcome.message))
+            else:
+                downstream.abort()
         else:
             if self._passage is not None:
                 self._passage.stop_waiting()
             self.refuse(outcome)
+
+    @property
+    def _ends_with_status(self) -> bool:
+        """
+        Whether the client expects a status after the body, which can still say that the answer is not complete.
+        """
+        head = self.head
+        return self.protocol == b"HTTP/2.0" and head is not None and head.grpc == GRPC and self._local_outcome is None
 
     # -- what middlewares cause
 
@@ -850,10 +882,10 @@ class Exchange(Record):
         if backend is not None and backend.watch is not None:
             backend.watch.end(ticket, outcome, status, monotonic() - self.leased if status or outcome.was_sent else 0.0)
 
-    def _total_time_over(self) -> None:
+    def _total_time_over(self, outcome: Outcome) -> None:
         self._total_timer = None
         try:
-            self._give_up(Outcome.EXCHANGE_TIMEOUT)
+            self._give_up(outcome)
         except Exception:
             self._log.failure("bug at the end of an exchange")
 

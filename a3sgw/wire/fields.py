@@ -20,10 +20,13 @@ from typing import Any, Final, NamedTuple
 from a3sgw.address import pack_address
 from a3sgw.errors import Outcome, ProtocolError
 from a3sgw.message import Field
+from a3sgw.wire.grpc import grpc_kind
 
 __all__ = [
+    "CLIENT_KINDS",
     "CONNECTION",
     "CONTENT_LENGTH",
+    "CONTENT_TYPE",
     "DATE",
     "EXPECT",
     "FORBIDDEN_TRAILERS",
@@ -87,6 +90,8 @@ UNDERSCORE: Final = 13
 LOOKALIKE: Final = 14
 """A name that is one of the gateway's own but for an underscore: to a CGI-like backend the two are the same."""
 UPGRADE: Final = 15
+CONTENT_TYPE: Final = 16
+"""Only one of the gRPC family, which `extra` names as `wire.grpc.grpc_kind` does; any other is `PLAIN`."""
 
 _HOP: Final[dict[bytes, int]] = {
     b"connection": CONNECTION,
@@ -118,6 +123,9 @@ REQUEST_KINDS: Final[Mapping[bytes, int]] = {
     b"x-real-ip": FORWARDED,
     b"x-request-id": REQUEST_ID,
 }
+
+CLIENT_KINDS: Final[Mapping[bytes, int]] = {**REQUEST_KINDS, b"content-type": CONTENT_TYPE}
+"""For requests of clients: those and what tells gRPC from other requests."""
 
 RESPONSE_KINDS: Final[Mapping[bytes, int]] = {**_HOP, b"date": DATE}
 
@@ -295,7 +303,10 @@ class LineTable:
         # Of all white space only blanks and tabs are left.
         value = value.strip()
         kind = known.kind
-        verdict = (kind, _new_field(Field, (known.lower, value, line)), self._examine(kind, value) if kind else None)
+        extra = self._examine(kind, value) if kind else None
+        if kind == CONTENT_TYPE and not extra:
+            kind = PLAIN
+        verdict = (kind, _new_field(Field, (known.lower, value, line)), extra)
         known.room = room = known.room - 1
         if room >= 0:
             self._remember(known, line, verdict)
@@ -326,7 +337,7 @@ class LineTable:
         if kind == PLAIN and self._internal_prefix and dashed.startswith(self._internal_prefix):
             kind = HOP_BY_HOP
         if dashed != lower:
-            return LOOKALIKE if kind else UNDERSCORE
+            return LOOKALIKE if kind and kind != CONTENT_TYPE else UNDERSCORE
         return kind
 
     def _room(self, lower: bytes) -> int:
@@ -373,6 +384,8 @@ class LineTable:
             if value.lower() != b"100-continue":
                 raise ProtocolError(Outcome.EXPECTATION_FAILED, repr(value[:64]))
             return True
+        if kind == CONTENT_TYPE:
+            return grpc_kind(value)
         if kind == TE:
             return any(part.strip(b" \t").lower() == b"trailers" for part in value.split(b","))
         return None

@@ -24,8 +24,10 @@ from a3sgw.errors import DownstreamError, Outcome, ProtocolError, UpstreamError
 from a3sgw.message import Field, RequestHead, ResponseHead
 from a3sgw.wire.body import BodyReader, ChunkedReader, CloseReader, LengthReader
 from a3sgw.wire.fields import (
+    CLIENT_KINDS,
     CONNECTION,
     CONTENT_LENGTH,
+    CONTENT_TYPE,
     DATE,
     EXPECT,
     FORWARDED,
@@ -37,7 +39,6 @@ from a3sgw.wire.fields import (
     PLAIN,
     REFERER,
     REQUEST_ID,
-    REQUEST_KINDS,
     RESPONSE_KINDS,
     TE,
     TOKEN,
@@ -67,7 +68,7 @@ __all__ = [
     "upgrade_fields",
 ]
 
-REQUEST_LINES: Final = LineTable(REQUEST_KINDS, internal_prefix=b"x-gateway-")
+REQUEST_LINES: Final = LineTable(CLIENT_KINDS, internal_prefix=b"x-gateway-")
 RESPONSE_LINES: Final = LineTable(RESPONSE_KINDS)
 # Bound once, not once a message.
 _known_request_line: Final = REQUEST_LINES.get
@@ -201,6 +202,9 @@ def read_request_head(data: bytes, end: int, limits: RequestLimits) -> tuple[Req
                 head.accepts_trailers = head.accepts_trailers or extra
             elif kind == UPGRADE:
                 connection = extra if connection is None else connection.joined(extra)
+            elif kind == CONTENT_TYPE:
+                head.grpc = extra
+                append(field)
             elif kind in (UNDERSCORE, LOOKALIKE):
                 if kind == LOOKALIKE or not limits.allow_underscores_in_headers:
                     raise ProtocolError(Outcome.HEADER_NAME_REFUSED, repr(field[0][:64]))

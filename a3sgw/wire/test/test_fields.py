@@ -8,8 +8,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from a3sgw.errors import Outcome, ProtocolError
 from a3sgw.wire.fields import (
+    CLIENT_KINDS,
     CONNECTION,
     CONTENT_LENGTH,
+    CONTENT_TYPE,
     DATE,
     EXPECT,
     FORBIDDEN_TRAILERS,
@@ -144,6 +146,17 @@ class VerdictTests(SynchronousTestCase):
     """
     What a table says about single lines.
     """
+
+    def test_grpc(self):
+        """Only the content types of gRPC are looked at, and only in what clients send."""
+        table = LineTable(CLIENT_KINDS)
+        for line in (b"Content-Type: application/grpc+proto", b"content-type:application/grpc"):
+            for _ in range(2):
+                kind, field, extra = table.get(line) or table.judge(line)
+                self.assertEqual((kind, field.name, extra), (CONTENT_TYPE, b"content-type", b"application/grpc"))
+        self.assertEqual(verdict(table, b"Content-Type: text/html")[0], PLAIN)
+        self.assertEqual(verdict(table, b"Content_Type: application/grpc")[0], UNDERSCORE)
+        self.assertEqual(verdict(LineTable(REQUEST_KINDS), b"Content-Type: application/grpc")[0], PLAIN)
 
     def test_kinds(self):
         """
