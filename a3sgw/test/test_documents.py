@@ -1,5 +1,5 @@
 """
-Tests of the pages about middlewares and plugins: what they show is what there is.
+Tests of the pages about middlewares, plugins and tcp: what they show is what there is.
 """
 
 import re
@@ -9,7 +9,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import a3sgw
 from a3sgw import interfaces
+from a3sgw.errors import Outcome
 from a3sgw.loading import load_string
+from a3sgw.route.rule import SIGNATURES
 from a3sgw.testing import MIDDLEWARE_PHASES
 
 ROOT = Path(a3sgw.__file__).resolve().parent.parent
@@ -106,3 +108,30 @@ class MiddlewaresPageTests(DocumentCase):
         for page in ("middlewares.md", "plugins.md"):
             for target in re.findall(r"\]\((?!http)([^)#]+)", (DOCS / page).read_text("utf-8")):
                 self.assertTrue((DOCS / target).exists(), f"{page} leads to {target}")
+
+
+class TcpPageTests(DocumentCase):
+    """
+    docs/tcp.md is about connections that are passed on.
+    """
+
+    page = "tcp.md"
+
+    def test_examples(self):
+        """
+        The configurations that it shows are valid.
+        """
+        for text in self.blocks("hcl"):
+            self.assertEqual(load_string(text, self.page, {}).problems, ())
+
+    def test_matchers(self):
+        """
+        It shows every matcher that there is for connections, and the words of outcomes that it names are words of outcomes.
+        """
+        text = (DOCS / self.page).read_text("utf-8")
+        for name, signature in SIGNATURES.items():
+            self.assertEqual(f"| ``{name}(" in text, "tcp" in signature.kinds, name)
+        named = re.search(r"`outcome` is how it ended: (.*?) and so on", text, re.DOTALL)
+        words = re.findall(r"`([a-z-]+)`", named[1])
+        self.assertEqual(set(words) - {outcome.word for outcome in Outcome}, set())
+        self.assertGreater(len(words), 5)
