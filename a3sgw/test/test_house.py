@@ -311,6 +311,14 @@ class HouseTests(SynchronousTestCase):
             for complaint in reactor_imports(module)
         )
 
+    def test_one_module_knows_the_http2_library(self):
+        """
+        A young library can be exchanged as long as only one module knows it.
+        """
+        self.assertEqual(
+            {module.name for module in MODULES for _, name in imported_names(module) if is_within(name, "ngh2")}, {"a3sgw.wire.http2"}
+        )
+
     def test_every_implementer_is_verified(self):
         """
         A class that claims an interface is held to it by a test.
