@@ -36,7 +36,7 @@ test-street: $(VENV)/.stamp-test $(VENV)/.stamp-peers
 
 lint: $(VENV)/.stamp-lint
 	$(BIN)/ruff check .
-	$(BIN)/mypy a3sgw tests twisted/plugins/a3sgw_plugin.py
+	$(BIN)/mypy a3sgw tests contrib/bench contrib/example-plugin/a3sgw_example twisted/plugins/a3sgw_plugin.py
 
 bench: $(VENV)/.stamp-run $(VENV)/.stamp-peers
 	$(BIN)/python -m contrib.bench

@@ -26,6 +26,7 @@ from a3sgw.config.model import EntrypointConfig, GatewayConfig
 from a3sgw.interfaces import IBeginning, IConnectionGate, IRetirable
 from a3sgw.listen.beginning import Http1Beginning
 from a3sgw.listen.door import Gates
+from a3sgw.listen.places import Place
 from a3sgw.listen.proxy_beginning import ProxyBeginning
 from a3sgw.listen.tcp_beginning import TcpBeginning
 from a3sgw.middleware.chain import Link
@@ -36,7 +37,7 @@ from a3sgw.service.service import Route, Service
 from a3sgw.wire.http1 import RequestLimits
 from a3sgw.wire.path import PathPolicy
 
-__all__ = ["DASHBOARD_ENTRYPOINT", "DoorPlan", "Generation", "Kit", "assemble", "retire_parts"]
+__all__ = ["DASHBOARD_ENTRYPOINT", "DoorPlan", "Generation", "Kit", "assemble", "places_of", "retire_parts"]
 
 DASHBOARD_ENTRYPOINT: Final = "dashboard"
 """What the listener of `dashboard.address` is called in logs and metrics."""
@@ -99,6 +100,20 @@ def assemble(config: GatewayConfig, previous: Generation | None, kit: Kit) -> Ge
             parse_listen_address(config.dashboard.address), Gates(), Http1Beginning(), _dashboard_entrypoint(config, kit)
         )
     return Generation(config, doors, services, parts.made)
+
+
+def places_of(config: GatewayConfig) -> dict[str, Place]:
+    """
+    Return where a generation for `config` listens, by entrypoint.
+    """
+    places = {
+        name: parse_listen_address(entrypoint.address)
+        for name, entrypoint in config.entrypoints.items()
+        if entrypoint.protocol in ("http", "tcp")
+    }
+    if config.dashboard.enabled and config.dashboard.address is not None:
+        places[DASHBOARD_ENTRYPOINT] = parse_listen_address(config.dashboard.address)
+    return places
 
 
 def retire_parts(old: Generation, kept: Mapping[Hashable, Any]) -> None:

@@ -27,6 +27,7 @@ from a3sgw.errors import AssemblyError
 from a3sgw.gauges import PastCounts, backend_gauges, middleware_gauges, retain_series, service_gauges
 from a3sgw.interfaces import ICarrier, IControl, ILogSink
 from a3sgw.listen.door import Door, DoorTally, bind
+from a3sgw.listen.places import Place, find_place, refuse_overlap
 from a3sgw.middleware.catalog import Catalog, find_catalog
 from a3sgw.net.connect import Dialer
 from a3sgw.net.deadline import Deadlines
@@ -76,7 +77,7 @@ class Carrier:
 
     `control` answers what is not for this side to decide. `seconds` is the clock of all deadlines. The other arguments are for tests: what
     opens an access log, what reaches backends, what binds a listening socket, which types of middlewares there are, and what calls a slow
-    function in a thread.
+    function in a thread. A carrier that is one of several is given the `sticky_key` that all of them sign with.
     """
 
     FLUSH_SECONDS: Final = 0.5
@@ -93,6 +94,7 @@ class Carrier:
         catalog: Catalog | None = None,
         strategies: Strategies | None = None,
         in_thread: Callable[..., Deferred[Any]] | None = None,
+        sticky_key: bytes | None = None,
     ) -> None:
         self._reactor = reactor
         self._control = control
@@ -108,6 +110,7 @@ class Carrier:
             catalog or find_catalog(),
             strategies or find_strategies(),
             in_thread or self._call_in_thread,
+            sticky_key or os.urandom(32),
         )
         self._access: _Log | None = None
         self._tally = DoorTally()
@@ -120,7 +123,7 @@ class Carrier:
         self._dropped_before = 0
 
     def _make_kit(
-        self, dialer: Dialer, catalog: Catalog, strategies: Strategies, in_thread: Callable[..., Deferred[Any]]
+        self, dialer: Dialer, catalog: Catalog, strategies: Strategies, in_thread: Callable[..., Deferred[Any]], sticky_key: bytes
     ) -> Kit:
         return Kit(
             reactor=self._reactor,
@@ -135,7 +138,7 @@ class Carrier:
             wall_clock=time.time,
             in_thread=in_thread,
             chance=random.Random(),
-            sticky_key=os.urandom(32),
+            sticky_key=sticky_key,
         )
 
     # -- taking a configuration
@@ -195,20 +198,15 @@ class Carrier:
         """
         Return the open door that listens on `address` already. Port 0 stands for a port of the entrypoint's own.
         """
-        for held, door in self._doors.items():
-            if door.address == address and (address[1] or held == name):
-                return door
-        return None
+        holder = find_place(self._places(), address, name)
+        return None if holder is None else self._doors[holder]
+
+    def _places(self) -> dict[str, Place]:
+        return {name: door.address for name, door in self._doors.items()}
 
     def _bind(self, name: str, plan: Any) -> Door:
         host, port = plan.address
-        for other, door in self._doors.items():
-            if port and door.address[1] == port and (not host or not door.address[0]):
-                # Our own door holds the port, and will until the swap, which must not fail.
-                raise AssemblyError(
-                    f'entrypoint "{name}" cannot listen on port {port}: this gateway itself does, for entrypoint "{other}" at another '
-                    "address; such a change needs a restart"
-                )
+        refuse_overlap(self._places(), plan.address, name)
         sock = self._bind_socket(name, host, port)
         return Door(
             sock, plan.address, plan.entrypoint, plan.gates, plan.beginning, self._tally, self._reactor, self._flushes, self._deadlines
@@ -232,7 +230,7 @@ class Carrier:
             # What was assembled in vain has left its names in the metrics.
             retain_series(self._metrics, self._generation)
 
-    def commit(self) -> None:
+    def commit(self) -> Deferred[None]:
         """
         Make the prepared generation the running one, and retire what it did not take over.
         """
@@ -271,6 +269,7 @@ class Carrier:
             if old_log is not None:
                 old_log.close()
                 self._dropped_before += getattr(old_log.sink, "dropped_lines", 0)
+        return succeed(None)
 
     def _retire(self, old: Generation, new: Generation, doors: set[Door]) -> None:
         for door in doors:

@@ -7,6 +7,7 @@ as well in a `.tac` file or another application's service tree.
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
@@ -25,12 +26,16 @@ from a3sgw.config.check import check, unsupported
 from a3sgw.config.model import ConfigurationError, GatewayConfig
 from a3sgw.health.prober import Prober
 from a3sgw.interfaces import IControl
+from a3sgw.listen.door import bind
 from a3sgw.loading import rule_problems
 from a3sgw.message import LocalResponse, RequestHead
 from a3sgw.net.connect import Dialer
 from a3sgw.net.deadline import Deadlines
 from a3sgw.net.reactor import flush_queue
 from a3sgw.view import GatewayView, make_api
+from a3sgw.workers.events import EventDesk
+from a3sgw.workers.fleet import Fleet, worker_count
+from a3sgw.workers.nursery import Nursery
 
 __all__ = ["Gateway"]
 
@@ -60,7 +65,7 @@ class Gateway(MultiService):
             from twisted.internet import reactor
         self._reactor = reactor
         self._config = config
-        self._carrier = Carrier(reactor, self)
+        self._carrier = self._make_carrier(config)
         self._prober = Prober(
             reactor,
             Dialer(reactor, flush_queue(reactor), Deadlines(reactor, time.monotonic)),
@@ -79,6 +84,13 @@ class Gateway(MultiService):
         self._starting: Deferred[None] | None = None
         self._stopping: Deferred[None] | None = None
         self._waiting: list[Deferred[None]] = []
+
+    def _make_carrier(self, config: GatewayConfig) -> Carrier | Fleet:
+        size = worker_count(config.workers)
+        if size == 1:
+            return Carrier(self._reactor, self)
+        desk = EventDesk(time.monotonic)
+        return Fleet(self._reactor, self, size, Nursery(self._reactor), bind, os.urandom(32), desk.take)
 
     # -- life
 
@@ -105,9 +117,10 @@ class Gateway(MultiService):
             # A shutdown came first.
             self._carrier.abandon()
             return
-        self._carrier.commit()
+        committed = self._carrier.commit()
         self._prober.take(probes)
         self._state = "running"
+        yield committed
 
     def shutdown(self) -> Deferred[None]:
         """
@@ -204,8 +217,9 @@ class Gateway(MultiService):
             raise RuntimeError(f"the gateway is {self._state}")
         self._config = new_config
         self._api = api
-        self._carrier.commit()
+        committed = self._carrier.commit()
         self._prober.take(probes)
+        yield committed
         self._last_reload = time.time()
         self._reload_ended("success", None)
 

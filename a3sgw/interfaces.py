@@ -620,9 +620,9 @@ class ICarrier(Interface):
         Only one generation can be prepared at a time: `commit` or `abandon` must follow a success.
         """
 
-    def commit() -> None:
+    def commit() -> Deferred[None]:
         """
-        Make the prepared generation the running one. Cannot fail.
+        Make the prepared generation the running one. Cannot fail; fires when it runs, everywhere.
         """
 
     def abandon() -> None:

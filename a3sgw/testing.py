@@ -52,10 +52,12 @@ from a3sgw.observe.logsink import MemorySink
 from a3sgw.observe.record import Record
 from a3sgw.service.backend import Backend, BackendAddress
 from a3sgw.service.strategies import Strategies
+from a3sgw.wire.frame import FrameReader, encode_frame
 
 __all__ = [
     "Dialogue",
     "FakeControl",
+    "MemoryFrames",
     "MemoryReactor",
     "MemorySocket",
     "balancer_contract",
@@ -290,6 +292,47 @@ class FakeControl:
         return LocalResponse(200, [make_field(b"Content-Type", b"text/plain")], head.path)
 
 
+class MemoryFrames:
+    """
+    One end of a channel between two links that are both here. Descriptors are numbers that are passed on as they are.
+    """
+
+    def __init__(self, reactor: MemoryReactor) -> None:
+        self.peer: MemoryFrames | None = None
+        self.link: Any = None
+        self._reactor = reactor
+        self._is_closed = False
+
+    @classmethod
+    def join(cls, reactor: MemoryReactor, one: Any, other: Any) -> None:
+        """
+        Connect two `workers.link.Link`s. What is said arrives in a later turn of `reactor`, as bytes.
+        """
+        ends = cls(reactor), cls(reactor)
+        for end, peer, link in zip(ends, reversed(ends), (one, other), strict=True):
+            end.peer = peer
+            end.link = link
+            link.connect(end)
+
+    def send(self, message: Any, blob: bytes = b"", descriptors: Sequence[int] = ()) -> None:
+        if not self._is_closed:
+            data = encode_frame(message, blob, len(descriptors))
+            self._reactor.callLater(0, self._arrive, data, list(descriptors))
+
+    def _arrive(self, data: bytes, descriptors: list[int]) -> None:
+        assert self.peer is not None
+        if not self.peer._is_closed:
+            for frame in FrameReader().feed(data):
+                self.peer.link.received(frame, descriptors)
+
+    def close(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            assert self.peer is not None
+            self._reactor.callLater(0, self.peer.close)
+            self.link.frames_lost()
+
+
 class _MemoryConnecting:
     """
     A connection attempt that waits for the test's word.
@@ -346,10 +389,11 @@ class Dialogue:
         answers_dials: bool = True,
         catalog: Catalog | None = None,
         strategies: Strategies | None = None,
+        control: IControl | None = None,
     ) -> None:
         self.catalog = catalog or find_catalog()
         self.reactor = MemoryReactor()
-        self.control = FakeControl()
+        self.control = FakeControl() if control is None else control
         self.sink = MemorySink(1 << 24)
         self.attempts: list[_MemoryConnecting] = []
         self.backends: list[MemorySocket] = []

@@ -17,6 +17,8 @@ from zope.interface import implementer
 from a3sgw._version import __version__
 from a3sgw.address import pack_address
 from a3sgw.admin.api import AdminApi, IGatewayView
+from a3sgw.assembly import places_of
+from a3sgw.assembly_router import routers_of
 from a3sgw.carrier import Carrier
 from a3sgw.config.check_chain import walk_out
 from a3sgw.config.model import GatewayConfig, ServiceConfig
@@ -24,7 +26,8 @@ from a3sgw.message import RequestHead, make_field
 from a3sgw.observe.exposition import render
 from a3sgw.route.explain import explain_table
 from a3sgw.route.match import ConnectionFacts
-from a3sgw.route.table import TcpTable
+from a3sgw.route.table import HttpTable, RouteSpec, TcpTable, build_http_table, build_tcp_table
+from a3sgw.workers.fleet import Fleet
 
 if TYPE_CHECKING:
     from a3sgw.gateway import Gateway
@@ -40,9 +43,10 @@ class GatewayView:
 
     EXPLAINED_ROUTERS: Final = 100
 
-    def __init__(self, gateway: Gateway, carrier: Carrier) -> None:
+    def __init__(self, gateway: Gateway, carrier: Carrier | Fleet) -> None:
         self._gateway = gateway
         self._carrier = carrier
+        self._built: tuple[GatewayConfig, dict[str, HttpTable[Any] | TcpTable[Any]]] | None = None
 
     def health(self) -> dict[str, Any]:
         """
@@ -140,11 +144,9 @@ class GatewayView:
         parts = urlsplit(url)
         over_tcp = parts.scheme == "tcp"
         what = _facts(parts.hostname, client, headers) if over_tcp else _head(method, parts, client, headers)
-        generation = self._carrier.generation()
         answers = {}
-        for name, door in sorted(generation.doors.items() if generation is not None else ()):
-            table = door.entrypoint.table
-            if name in self._gateway.config().entrypoints and isinstance(table, TcpTable) == over_tcp:
+        for name, table in sorted(self._tables().items()):
+            if isinstance(table, TcpTable) == over_tcp:
                 verdicts = explain_table(table, what)
                 shown = [each for each in verdicts if each.rule.matched] + [each for each in verdicts if not each.rule.matched]
                 answers[name] = {
@@ -153,6 +155,28 @@ class GatewayView:
                     "not_shown": max(len(shown) - self.EXPLAINED_ROUTERS, 0),
                 }
         return answers or None
+
+    def _tables(self) -> Mapping[str, HttpTable[Any] | TcpTable[Any]]:
+        """
+        Return the tables of the entrypoints. Where they run in other processes, tables like them are built when first asked for.
+        """
+        config = self._gateway.config()
+        generation = self._carrier.generation()
+        if generation is not None:
+            return {name: door.entrypoint.table for name, door in generation.doors.items() if name in config.entrypoints}
+        if not self._gateway.is_running():
+            return {}
+        if self._built is None or self._built[0] is not config:
+            names = [name for name in places_of(config) if name in config.entrypoints]
+            self._built = (config, {name: _table(config, name) for name in names})
+        return self._built[1]
+
+
+def _table(config: GatewayConfig, name: str) -> HttpTable[Any] | TcpTable[Any]:
+    over_tcp = config.entrypoints[name].protocol == "tcp"
+    routers = routers_of(config, name, "tcp" if over_tcp else "http")
+    specs = [RouteSpec(each.name, each.rule, each.priority, each) for each in routers]
+    return build_tcp_table(specs) if over_tcp else build_http_table(specs)
 
 
 def _facts(name: str | None, client: str, headers: Iterable[tuple[str, str]]) -> ConnectionFacts:

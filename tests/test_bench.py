@@ -10,6 +10,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from a3sgw.loading import load
+from a3sgw.service.balance import STRATEGIES
 from contrib.bench import procfs, report
 from contrib.bench.__main__ import choose, parse_arguments
 from contrib.bench.candidates import Caddy, Gateway, HAProxy, Nginx, Plan, candidates
@@ -520,6 +521,14 @@ class MicroTests(SynchronousTestCase):
         """
         piece = Piece("doubling", lambda: (lambda given: given * 2, [1, 2, 0], bool))
         self.assertIn("doubling", str(self.assertRaises(AssertionError, time_piece, piece, 1)))
+
+    def test_strategies(self):
+        """
+        Every strategy is measured, among few servers and among many.
+        """
+        names = {piece.name for piece in PIECES}
+        for strategy in STRATEGIES:
+            self.assertLessEqual({f"choose: {strategy}, 10", f"choose: {strategy}, 1,000"}, names)
 
     def test_pieces(self):
         """

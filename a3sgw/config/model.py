@@ -124,10 +124,6 @@ class ConfigurationError(Exception):
         return "Configuration error: " + "\n".join(str(problem) for problem in self.problems)
 
 
-def _runs_workers(workers: int | str) -> bool:
-    return workers == 1
-
-
 @attrs.frozen(kw_only=True)
 class RouterTimeoutsConfig:
     """
@@ -202,10 +198,8 @@ class GatewayConfig:
     )
     workers: Union[int, str] = setting(
         IntegerOrWord(Integer(minimum=1, maximum=1024), "auto"),
-        "How many processes carry requests; `\"auto\"` is one for each core.",
+        "How many processes carry requests; `\"auto\"` is one for each core. A restart is needed to change it.",
         default=1,
-        runs_when=_runs_workers,
-        runs_note="`1`",
     )
 
     @classmethod

@@ -222,6 +222,12 @@ class Stream:
             self._is_dirty = True
             self._flushes.append(self)
 
+    def flush_later(self, other: Any) -> None:
+        """
+        Call `flush` of `other` at the end of the current event, before what it writes here is sent.
+        """
+        self._flushes.append(other)
+
     def flush(self) -> None:
         """
         Give the kernel what was written; called by the flush queue.
@@ -347,7 +353,7 @@ class Stream:
             except OSError as error:
                 self._lost(error)
             return
-        if not self._lingers:
+        if not self._lingers or not self.is_open:
             self._lost(None)
             return
         receiver = self.receiver

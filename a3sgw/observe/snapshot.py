@@ -22,9 +22,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
-__all__ = ["BackendGauge", "Gauges", "MiddlewareGauge", "ServiceGauge", "merge_snapshots"]
+if TYPE_CHECKING:
+    from a3sgw.config.model import GatewayConfig
+
+__all__ = ["BackendGauge", "Gauges", "MiddlewareGauge", "ServiceGauge", "merge_snapshots", "remainder_of"]
 
 _KEY = ("router", "service", "entrypoint", "is_live")
 
@@ -267,4 +270,92 @@ def _merged_gauges(parts: Sequence[Gauges]) -> Gauges:
         "accepted": _summed(part["accepted"] for part in parts),
         "refused": [[*key, sum(row[2] for row in rows)] for key, rows in refused.items()],
         "access_log_dropped": sum(part["access_log_dropped"] for part in parts),
+    }
+
+
+def remainder_of(snapshot: Mapping[str, Any], config: GatewayConfig) -> dict[str, Any]:
+    """
+    Return what stays of the snapshot of a carrier that is gone, under `config`: its counts, and no levels.
+
+    What `config` has no name for is counted without, as `Metrics.retain` does, so that no total falls.
+    """
+    buckets = list(config.observability.metrics.buckets)
+    is_sorted = buckets == snapshot["buckets"]
+    urls = _urls_of(config)
+    rows = [_bequeathed(row, config) for row in snapshot["series"]]
+    gauges = snapshot["gauges"]
+    remainder = {
+        "buckets": buckets,
+        "series": rows if is_sorted else [_resorted(row, len(buckets)) for row in rows],
+        "backends": [row for row in snapshot["backends"] if row[1] in urls],
+        "revisions": [row for row in snapshot["revisions"] if _has_revision(config, row[0], row[1])],
+        "middlewares": [row for row in snapshot["middlewares"] if row[0] in config.middlewares],
+        "outcomes": snapshot["outcomes"],
+        "tcp": [row for row in snapshot["tcp"] if row[0] in config.entrypoints and (not row[1] or _has_route(config, row[1], row[2]))],
+        "gauges": {
+            **gauges,
+            "active_connections": 0,
+            "open": {},
+            "backends": [],
+            "services": [{**row, "waiting": None, "in_use": None} for row in gauges["services"] if row["service"] in config.services],
+            "middlewares": [],
+        },
+    }
+    # Rows that have lost their names may be the same now.
+    return merge_snapshots([remainder])
+
+
+def _has_route(config: GatewayConfig, router: str, service: str) -> bool:
+    found = config.routers.get(router)
+    return found is not None and found.service == service
+
+
+def _urls_of(config: GatewayConfig) -> set[str]:
+    servers = (
+        server
+        for service in config.services.values()
+        for listed in (service.load_balancer.servers, *(revision.servers for revision in service.revisions))
+        for server in listed
+    )
+    return {server.url for server in servers}
+
+
+def _has_revision(config: GatewayConfig, service: str, revision: str) -> bool:
+    found = config.services.get(service)
+    return found is not None and any(each.name == revision for each in found.revisions)
+
+
+def _bequeathed(row: Mapping[str, Any], config: GatewayConfig) -> Mapping[str, Any]:
+    """
+    Return a row of `series` under the names that `config` still has.
+    """
+    router = config.routers.get(row["router"]) if row["router"] else None
+    if row["is_live"]:
+        # The listener of the dashboard has a name that is not in the configuration, and always the same one.
+        is_named = row["entrypoint"] in config.entrypoints or row["entrypoint"] == "dashboard"
+        if is_named if row["entrypoint"] is not None else router is not None and router.service == row["service"]:
+            return row
+    services = {"", *(each.service for each in config.routers.values())}
+    return {
+        **row,
+        "router": row["router"] if router is not None or row["router"] == "" else None,
+        "service": row["service"] if row["service"] in services else None,
+        "entrypoint": None,
+        "is_live": False,
+    }
+
+
+def _resorted(row: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """
+    Return a row for other buckets: everything lies above the last, and its number is not lost.
+    """
+
+    def moved(counts: Sequence[int]) -> list[int]:
+        return [0] * size + [sum(counts)]
+
+    return {
+        **row,
+        "cells": [[method, status, moved(counts), seconds, sent] for method, status, counts, seconds, sent in row["cells"]],
+        "first_byte": [moved(row["first_byte"][0]), row["first_byte"][1]],
+        "upstream": [moved(row["upstream"][0]), row["upstream"][1]],
     }

@@ -27,8 +27,10 @@ FLOORS = {
     3.5: {"proxy"},
     4.0: {"acme", "admin", "health", "listen", "provider", "scaling"},
     5.0: {"assembly", "assembly_middleware", "assembly_parts", "assembly_router", "assembly_service", "assembly_tcp"}
-    | {"carrier", "gateway", "gauges", "loading", "loading_tcp", "view", "workers"},
-    6.0: {"cli", "demo", "eventlog", "lifetime", "source", "summary", "tap"},
+    | {"carrier", "gauges", "loading", "loading_tcp"},
+    5.25: {"workers"},
+    5.5: {"gateway", "view"},
+    6.0: {"cli", "demo", "eventlog", "lifetime", "source", "summary", "tap", "worker_process"},
 }
 # Public fakes and contracts for tests; nothing that runs may import them.
 FOR_TESTS = {"testing"}

@@ -21,9 +21,18 @@ __all__ = ["MAX_BYTES", "is_own", "is_usable", "new_request_id", "ulid", "uuid4"
 MAX_BYTES: Final = 128
 """The longest identifier that is taken over from a client."""
 
-_RUN: Final = os.urandom(6).hex().encode()
+_RUN = os.urandom(6).hex().encode()
 _next_number = count(1).__next__
 _CROCKFORD: Final = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def _begin_anew() -> None:
+    global _RUN
+    _RUN = os.urandom(6).hex().encode()
+
+
+# Workers are forked, and each is a process of its own.
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 def new_request_id() -> bytes:

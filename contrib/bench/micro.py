@@ -21,6 +21,7 @@ from typing import Any
 
 from . import report
 from .cases import CASES, SMALL_BODY
+from .micro_balance import BALANCE_PIECES
 from .micro_middleware import MIDDLEWARE_PIECES
 from .piece import INPUTS, Piece, Prepared, time_piece
 
@@ -168,6 +169,7 @@ PIECES = [
     Piece("observe: metrics", _count_metrics),
     Piece("observe: JSON access log line", lambda: _write_log("json")),
     Piece("observe: combined access log line", lambda: _write_log("combined")),
+    *BALANCE_PIECES,
     *MIDDLEWARE_PIECES,
 ]
 

@@ -78,7 +78,7 @@ class LoadTextTests(SynchronousTestCase):
         """
         What this version does not run is a problem unless left out on purpose.
         """
-        text = ENTRYPOINT + "workers = 2"
+        text = ENTRYPOINT + "observability {\n tracing { }\n}\n"
         self.assertEqual(len(load(text, include_unsupported=True).problems), 1)
         self.assertEqual(len(load_text(text, "gw.hcl", {}).problems), 1)
         self.assertEqual(load(text).problems, ())
@@ -169,10 +169,10 @@ class GatewayConfigTests(SynchronousTestCase):
         """
         All problems are in the error, one on each line.
         """
-        error = self.assertRaises(ConfigurationError, GatewayConfig.from_hcl, 'workers = 2\nentrypoints "web" {}\n', "gw.hcl")
+        error = self.assertRaises(ConfigurationError, GatewayConfig.from_hcl, 'workers = 0\nentrypoints "web" {}\n', "gw.hcl")
         self.assertEqual(
             str(error),
-            "Configuration error: gw.hcl:1:11: workers is 2, which this version does not run yet; it runs 1\n"
+            "Configuration error: gw.hcl:1:11: workers is 0, which is not from 1 to 1024\n"
             'gw.hcl:2:1: entrypoint "web" lacks "address", which is required',
         )
         self.assertEqual(len(error.problems), 2)

@@ -70,7 +70,7 @@ class UnsupportedTests(SynchronousTestCase):
               access_log { format = "common" }
               metrics { buckets = [1] }
             }
-            workers = 1
+            workers = 2
             shutdown_timeout_secs = 5
             providers {}
             """
@@ -107,8 +107,6 @@ class UnsupportedTests(SynchronousTestCase):
             'entrypoints "e" {\n  address = ":1"\n  protocol = "udp"\n}',
             '3:14: entrypoints.e.protocol is "udp", which this version does not run yet; it runs "http" and "tcp"',
         )
-        self.check(ENTRYPOINT + 'workers = "auto"', '2:11: workers is "auto", which this version does not run yet; it runs 1')
-        self.check(ENTRYPOINT + "workers = 2", "2:11: workers is 2, which this version does not run yet; it runs 1")
 
     def test_foreign(self):
         """

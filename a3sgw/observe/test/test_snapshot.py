@@ -7,9 +7,10 @@ import json
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from a3sgw.config.model import GatewayConfig
 from a3sgw.errors import Outcome
 from a3sgw.observe.metrics import Metrics
-from a3sgw.observe.snapshot import merge_snapshots
+from a3sgw.observe.snapshot import merge_snapshots, remainder_of
 from a3sgw.observe.test.records import Backend, Route, make_backend, make_gauges, make_middleware, make_record, make_service
 
 
@@ -197,3 +198,67 @@ class MergeSnapshotsTests(SynchronousTestCase):
         There is always at least one carrier.
         """
         self.assertRaises(ValueError, merge_snapshots, [])
+
+
+class RemainderTests(SynchronousTestCase):
+    """
+    What stays of a carrier that is gone.
+    """
+
+    def config(self, *, router="shop", service="carts", url="http://a", metrics=""):
+        return GatewayConfig.from_hcl(
+            f'entrypoints "public" {{\n address = ":1"\n}}\n'
+            f'routers "{router}" {{\n rule = "PathPrefix(`/`)"\n service = "{service}"\n}}\n'
+            f'services "{service}" {{\n load_balancer {{\n servers = [{{ url = "{url}" }}]\n}}\n}}\n'
+            f"observability {{\n metrics {{\n {metrics}\n}}\n}}\n"
+        )
+
+    def snapshot(self, config):
+        gauges = {
+            "active_connections": 7,
+            "accepted": {"public": 5},
+            "refused": [["public", "limit", 3]],
+            "access_log_dropped": 2,
+            "backends": [make_backend(up=True, active=2)],
+            "services": [make_service(service="carts", waiting=1, in_use=2, failovers=3, retries=4)],
+        }
+        return make_snapshot([200, 200, 404], config.observability.metrics.buckets, **gauges)
+
+    def test_levels_go(self):
+        """Levels are gone with the carrier, counts are not."""
+        config = self.config()
+        snapshot = self.snapshot(config)
+        remainder = remainder_of(snapshot, config)
+        for part in ("buckets", "series", "backends", "outcomes"):
+            self.assertEqual(remainder[part], snapshot[part], part)
+        gauges = remainder["gauges"]
+        self.assertEqual((gauges["active_connections"], gauges["backends"]), (0, []))
+        self.assertEqual((gauges["accepted"], gauges["refused"]), ({"public": 5}, [["public", "limit", 3]]))
+        self.assertEqual(gauges["access_log_dropped"], 2)
+        (service,) = gauges["services"]
+        self.assertEqual([service[key] for key in ("waiting", "in_use", "failovers", "retries")], [None, None, 3, 4])
+
+    def test_names_go(self):
+        """What a reload takes away keeps counting in the totals, under the names that are left."""
+        old = self.config()
+        snapshot = self.snapshot(old)
+        for changes, router, service in (({"router": "other"}, None, "carts"), ({"router": "other", "service": "else"}, None, None)):
+            (row,) = remainder_of(snapshot, self.config(**changes))["series"]
+            self.assertEqual((row["router"], row["service"], row["is_live"]), (router, service, False))
+            self.assertEqual(row["cells"], snapshot["series"][0]["cells"])
+        self.assertEqual(remainder_of(snapshot, self.config(url="http://b"))["backends"], [])
+
+    def test_other_buckets(self):
+        """Other buckets lose no count."""
+        snapshot = self.snapshot(self.config())
+        (row,) = remainder_of(snapshot, self.config(metrics="buckets = [0.5, 2]"))["series"]
+        self.assertEqual([cell[2] for cell in row["cells"]], [[0, 0, 2], [0, 0, 1]])
+        self.assertEqual([cell[3] for cell in row["cells"]], [cell[3] for cell in snapshot["series"][0]["cells"]])
+        self.assertEqual((sum(row["first_byte"][0]), sum(row["upstream"][0])), (3, 3))
+
+    def test_not_changed(self):
+        """The snapshot itself stays what it was."""
+        snapshot = self.snapshot(self.config())
+        before = copy.deepcopy(snapshot)
+        remainder_of(snapshot, self.config(router="x", service="y", url="http://b", metrics="buckets = [1]"))
+        self.assertEqual(snapshot, before)

@@ -602,16 +602,17 @@ class StreamTests(StreamCase):
         self.assertEqual(self.receiver.told, ["deadline", ("lost", "None")])
 
     def test_closed_from_within(self):
-        """A receiver that closes the stream while it is told of a piece hears no more of it."""
+        """What arrives together is told together, and a receiver that closes the stream meanwhile hears of nothing behind it."""
         for end in ("close", "abort"):
             stream = self.connect()
             told = self.receiver.told
             self.receiver.data_received = lambda data, told=told, stream=stream, end=end: (told.append(data), getattr(stream, end)())
             self.server._connection.sendall(b"one")
             self.server._connection.sendall(b"two")
+            self.server._connection.shutdown()
             self.server.flush()
             self.reactor.settle()
-            self.assertEqual(told, [b"one", ("lost", "None")])
+            self.assertEqual(told, [b"onetwo", ("lost", "None")])
 
     def test_written_when_closed(self):
         """What is written after the end is ignored."""
