@@ -18,6 +18,7 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import Server, ServerConnection, serve
+from websockets.typing import Subprotocol
 
 from tests.setting import GatewayCase, OwnGatewayCase, configure, metric, peak_memory, service, service_at
 from tests.support import PATIENCE, free_port, wait_until
@@ -25,6 +26,7 @@ from tests.wire import FullBacklog, head_fields, request
 
 FLOOD_PIECE = 1 << 16
 FLOOD_PIECES = 1024
+_CHAT = Subprotocol("chat.v2")
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
 
@@ -45,7 +47,7 @@ class Backend:
             self._play,
             "127.0.0.1",
             0,
-            select_subprotocol=lambda connection, offered: "chat.v2" if "chat.v2" in offered else None,
+            select_subprotocol=lambda connection, offered: _CHAT if _CHAT in offered else None,
             process_request=self._look,
             max_size=1 << 25,
             ping_interval=None,
