@@ -24,6 +24,7 @@ from a3sgw.eventlog import LEVELS, start_logging
 if TYPE_CHECKING:
     from a3sgw.config.load import Loaded
     from a3sgw.lifetime import Signals
+    from a3sgw.source import Source
 
 __all__ = ["main", "parse", "run"]
 
@@ -252,7 +253,7 @@ def _serve(options: argparse.Namespace, environ: Mapping[str, str], stdout: Text
         stderr.write(f"{_PROGRAM}: no configuration; starting entrypoint web on {source.listen} without any router\n")
     loaded = source.load()
     stderr.write(complaints(source.path or "", loaded))
-    return _keep_running(loaded, source.reloader(), signals, stderr)
+    return _keep_running(loaded, source, signals, stderr)
 
 
 def _serve_demo(options: argparse.Namespace, signals: Signals, stdout: TextIO, stderr: TextIO) -> int:
@@ -280,13 +281,14 @@ def _serve_demo(options: argparse.Namespace, signals: Signals, stdout: TextIO, s
 
 def _keep_running(
     loaded: Loaded,
-    load: Callable[[], Loaded] | None,
+    source: Source | None,
     signals: Signals,
     stderr: TextIO,
     started: Callable[[], object] | None = None,
 ) -> int:
     """
-    Run what was loaded until it is stopped, and return the exit code. `load` loads again on HUP; `started` is called once it runs.
+    Run what was loaded until it is stopped, and return the exit code. `source` is where it came from, and is loaded again on HUP; `started`
+    is called once it runs. Long because everything that runs is put together here.
     """
     from twisted.internet import reactor
     from twisted.internet.threads import deferToThread
@@ -295,6 +297,7 @@ def _keep_running(
     from a3sgw.errors import AssemblyError
     from a3sgw.gateway import Gateway
     from a3sgw.lifetime import Lifetime
+    from a3sgw.supply import Supply
 
     if loaded.problems or loaded.config is None:
         return 1
@@ -303,7 +306,10 @@ def _keep_running(
     except (AssemblyError, ConfigurationError) as error:
         return _complain(stderr, str(error))
 
-    lifetime = Lifetime(gateway, load, deferToThread, lambda: _stop(reactor))
+    supply = None if source is None else Supply(source, reactor, deferToThread)
+    load = None if source is None else source.reloader()
+    lifetime = Lifetime(gateway, load, deferToThread, lambda: _stop(reactor), supply)
+    lifetime.begin_with(loaded)
 
     def begin() -> None:
         # The reactor has just taken TERM for itself.

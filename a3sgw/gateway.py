@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -23,6 +24,7 @@ from a3sgw.assembly_parts import digest_of_files
 from a3sgw.assembly_service import upstream_terms
 from a3sgw.carrier import Carrier
 from a3sgw.config.check import check, unsupported
+from a3sgw.config.load import BrokenFile
 from a3sgw.config.model import ConfigurationError, GatewayConfig
 from a3sgw.health.prober import Prober
 from a3sgw.interfaces import IControl
@@ -81,6 +83,7 @@ class Gateway(MultiService):
         self._reloads = {"success": 0, "failure": 0}
         self._last_reload: float | None = None
         self._last_result: dict[str, Any] | None = None
+        self._broken_files: tuple[BrokenFile, ...] = ()
         self._starting: Deferred[None] | None = None
         self._stopping: Deferred[None] | None = None
         self._waiting: list[Deferred[None]] = []
@@ -194,9 +197,10 @@ class Gateway(MultiService):
         return done
 
     @inlineCallbacks
-    def reload(self, new_config: GatewayConfig) -> Any:
+    def reload(self, new_config: GatewayConfig, *, is_checked: bool = False) -> Any:
         """
-        Run `new_config` from the next request on. Whatever it does not change keeps its state, and no connection is lost.
+        Run `new_config` from the next request on. Whatever it does not change keeps its state, and no connection is lost. `is_checked` says
+        that it was checked where that holds up nobody, as `loading.load` does.
 
         Fails with `ConfigurationError` or `AssemblyError`, and then the old configuration has never stopped running.
         """
@@ -204,7 +208,8 @@ class Gateway(MultiService):
             raise RuntimeError(f"only a running gateway can be reloaded, and this one is {self._state}")
         self._state = "reloading"
         try:
-            _refuse_problems(new_config)
+            if not is_checked:
+                _refuse_problems(new_config)
             api = make_api(self._view, new_config)
             probes = self._prober.prepare(new_config)
             yield self._carrier.prepare(new_config)
@@ -229,6 +234,18 @@ class Gateway(MultiService):
         """
         self._reloads["failure"] += 1
         self._last_result = {"result": "failure", "error": reason, "at": time.time()}
+
+    def files_broken(self, broken: Sequence[BrokenFile]) -> None:
+        """
+        Show that these files of the configuration are not in force as they stand; all others are.
+        """
+        self._broken_files = tuple(broken)
+
+    def broken_files(self) -> tuple[BrokenFile, ...]:
+        """
+        Return the files of the configuration that are not in force as they stand.
+        """
+        return self._broken_files
 
     def _reload_ended(self, result: str, error: str | None) -> None:
         self._reloads[result] += 1
@@ -276,7 +293,7 @@ class Gateway(MultiService):
 
     def health(self) -> dict[str, Any]:
         """
-        Return `state`, `uptime_secs`, `active_connections`, `total_requests` and the result of the last `reload`.
+        Return `state`, `uptime_secs`, `active_connections`, `total_requests`, the result of the last `reload` and the `broken_files`.
         """
         connections, requests = self._carrier.totals()
         return {
@@ -285,6 +302,10 @@ class Gateway(MultiService):
             "active_connections": connections,
             "total_requests": requests,
             "reload": self._last_result,
+            "broken_files": [
+                {"file": file.source, "kept": file.is_kept, "problems": [str(problem) for problem in file.problems]}
+                for file in self._broken_files
+            ],
         }
 
     def metrics(self) -> Deferred[str]:

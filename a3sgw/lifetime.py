@@ -17,7 +17,7 @@ import gc
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +26,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from a3sgw.config.model import ConfigurationError
+from a3sgw.config.tree import Problem
 from a3sgw.errors import AssemblyError
 
 if TYPE_CHECKING:
-    from a3sgw.config.load import Loaded
+    from a3sgw.config.load import BrokenFile, Loaded
     from a3sgw.gateway import Gateway
+    from a3sgw.supply import Supply
 
 __all__ = ["Lifetime", "Signals", "raise_descriptor_limit", "settle_memory"]
 
@@ -114,6 +116,8 @@ class Lifetime:
     `load` reads the configuration again, or is `None` if there is none to read; `run_aside` runs it where it does not hold up traffic and
     gives a Deferred (`deferToThread`). `ended` is called once when nothing is left to do; `exit_code` is right from then on. At any moment
     at most one of start and reload is under way; a reload asked for meanwhile is done afterwards, once, however often it was asked for.
+
+    With a `supply`, a configuration is also taken over when it says that there may be a new one, and only if there is.
     """
 
     log = Logger()
@@ -122,8 +126,9 @@ class Lifetime:
         self,
         gateway: Gateway,
         load: Callable[[], Loaded] | None,
-        run_aside: Callable[[Callable[[], Loaded]], Deferred[Loaded]],
+        run_aside: Callable[..., Deferred[Any]],
         ended: Callable[[], object],
+        supply: Supply | None = None,
     ) -> None:
         self.exit_code = 0
         self._gateway = gateway
@@ -135,6 +140,21 @@ class Lifetime:
         self._is_stopping = False
         self._has_ended = False
         self._wants_reload = False
+        self._wants_look = False
+        self._supply = supply
+        self._named: Mapping[str, bytes | None] = {}
+        self._broken: tuple[BrokenFile, ...] = ()
+        if supply is not None:
+            supply.changed = self.look
+
+    def begin_with(self, loaded: Loaded) -> None:
+        """
+        Take note of what the gateway was made with. Called before the start.
+        """
+        self._named = loaded.named
+        self._note_broken(loaded)
+        if self._supply is not None:
+            self._supply.follow(loaded)
 
     def start(self) -> Deferred[None]:
         """
@@ -151,6 +171,8 @@ class Lifetime:
         if self._is_stopping or self._has_ended:
             return
         self._is_stopping = True
+        if self._supply is not None:
+            self._supply.stop()
         self.log.info("{reason}: stopping; what is in flight may end, a second signal stops at once", reason=reason)
         if not self._is_starting:
             self._shut_down()
@@ -167,10 +189,28 @@ class Lifetime:
         elif self._is_starting or self._is_reloading:
             self._wants_reload = True
         else:
-            self._is_reloading = True
             self.log.info("{reason}: reloading the configuration", reason=reason)
-            loading = _attempt(self._run_aside, self._load)
-            loading.addCallback(self._loaded).addErrback(self._reload_failed).addBoth(self._reload_ended)
+            self._take_over(self._load, is_asked=True)
+
+    def look(self) -> None:
+        """
+        Take over the configuration if it is another one now; nothing happens otherwise.
+        """
+        if self._is_stopping or self._has_ended or self._load is None:
+            return
+        if self._is_starting or self._is_reloading:
+            self._wants_look = True
+        else:
+            self._take_over(self._load_if_changed, is_asked=False)
+
+    def _load_if_changed(self) -> Loaded | None:
+        assert self._load is not None
+        return None if self._supply is not None and self._supply.is_up_to_date() else self._load()
+
+    def _take_over(self, load: Callable[[], Loaded | None], *, is_asked: bool) -> None:
+        self._is_reloading = True
+        loading = _attempt(self._run_aside, load)
+        loading.addCallback(self._loaded, is_asked).addErrback(self._reload_failed).addBoth(self._reload_ended)
 
     def reopen_logs(self, reason: str) -> None:
         """
@@ -192,27 +232,72 @@ class Lifetime:
         elif self._wants_reload:
             self._wants_reload = False
             self.reload("asked for during the start")
+        elif self._wants_look:
+            self._wants_look = False
+            self.look()
 
     def _start_failed(self, failure: Failure) -> None:
         self._is_starting = False
         _log_failure(self.log, "the gateway could not be started", failure)
         self._end(1)
 
-    def _loaded(self, loaded: Loaded) -> Deferred[None] | None:
-        if self._is_stopping:
+    def _loaded(self, loaded: Loaded | None, is_asked: bool) -> Deferred[None] | None:
+        """
+        Take over what was read. If nobody asked for it, only what is new is worth a word.
+        """
+        if self._is_stopping or loaded is None:
             return None
+        if is_asked:
+            self._warn(loaded)
+        is_newly_broken = self._note_broken(loaded, is_asked)
+        if loaded.problems or loaded.config is None:
+            self._refuse(loaded.problems)
+            return None
+        if self._supply is not None:
+            self._supply.follow(loaded)
+        if loaded.named == self._named and loaded.config == self._gateway.config():
+            if loaded.broken and (is_asked or is_newly_broken):
+                self._refuse([problem for file in loaded.broken for problem in file.problems], are_told=True)
+                return None
+            if not is_asked:
+                self.log.info("the configuration files have changed, but not what they mean")
+                return None
+        if not is_asked:
+            self._warn(loaded)
+            self.log.info("the configuration files have changed: reloading the configuration")
+        reloaded: Deferred[Any] = self._gateway.reload(loaded.config, is_checked=True)
+        return reloaded.addCallback(self._reloaded, loaded)
+
+    def _warn(self, loaded: Loaded) -> None:
         for warning in loaded.warnings:
             self.log.warn("{problem}", problem=str(warning))
-        if loaded.problems or loaded.config is None:
-            for problem in loaded.problems:
-                self.log.error("{problem}", problem=str(problem))
-            self.log.error("reload refused, problems: {count}; the configuration that was running goes on", count=len(loaded.problems))
-            self._gateway.reload_refused("\n".join(map(str, loaded.problems)))
-            return None
-        reloaded: Deferred[Any] = self._gateway.reload(loaded.config)
-        return reloaded.addCallback(self._reloaded)
 
-    def _reloaded(self, result: object) -> None:
+    def _refuse(self, problems: Sequence[Problem], *, are_told: bool = False) -> None:
+        if not are_told:
+            for problem in problems:
+                self.log.error("{problem}", problem=str(problem))
+        self.log.error("reload refused, problems: {count}; the configuration that was running goes on", count=len(problems))
+        self._gateway.reload_refused("\n".join(map(str, problems)))
+
+    def _note_broken(self, loaded: Loaded, is_asked: bool = True) -> bool:
+        """
+        Tell which files are broken, and which no longer are. Returns whether any is that was not, or is in another way.
+        """
+        before = {file.source: file for file in self._broken}
+        self._broken = loaded.broken
+        self._gateway.files_broken(loaded.broken)
+        news = [file for file in loaded.broken if before.get(file.source) != file]
+        for file in loaded.broken if is_asked else news:
+            for problem in file.problems:
+                self.log.error("{problem}", problem=str(problem))
+            kept = "what it said before goes on" if file.is_kept else "it is left out, and the rest runs"
+            self.log.error("{file} is broken, problems: {count}; {kept}", file=file.source, count=len(file.problems), kept=kept)
+        for source in before.keys() - {file.source for file in loaded.broken}:
+            self.log.info("{file} is in order again", file=source)
+        return bool(news)
+
+    def _reloaded(self, result: object, loaded: Loaded) -> None:
+        self._named = loaded.named
         settle_memory()
         self.log.info("configuration reloaded: {entrypoints}", entrypoints=describe_entrypoints(self._gateway))
 
@@ -227,6 +312,9 @@ class Lifetime:
         if self._wants_reload:
             self._wants_reload = False
             self.reload("asked for during the last reload")
+        elif self._wants_look:
+            self._wants_look = False
+            self.look()
 
     def _shut_down(self) -> None:
         _attempt(self._gateway.shutdown).addCallbacks(self._shut_down_done, self._shut_down_failed)
@@ -240,6 +328,8 @@ class Lifetime:
         self._end(1)
 
     def _end(self, code: int) -> None:
+        if self._supply is not None:
+            self._supply.stop()
         self._has_ended = True
         self.exit_code = code
         self._ended()

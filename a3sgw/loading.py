@@ -1,24 +1,28 @@
 """
-From a file or a text to a configuration that has been checked in every way that needs no running gateway.
+From files or a text to a configuration that has been checked in every way that needs no running gateway.
 
 `config.load` checks what a configuration says; here its rules are read and its middlewares built as well, which takes rooms above.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import attrs
 
 from a3sgw.assembly_service import upstream_terms
 from a3sgw.config.check_chain import members_of
-from a3sgw.config.decode import source_order
+from a3sgw.config.files import named_files
 from a3sgw.config.finding import Findings
-from a3sgw.config.load import Loaded, load_file, load_text
+from a3sgw.config.fragment import Fragment, Vocabulary, digest_of_file, list_files, read_fragment
+from a3sgw.config.load import BrokenFile, Loaded, check_fragments, load_text
+from a3sgw.config.merge import order_of
 from a3sgw.config.model import GatewayConfig, RouterConfig
 from a3sgw.config.positions import Positions
+from a3sgw.config.settle import Settled, settle
 from a3sgw.config.tree import Position, Problem
-from a3sgw.config.wording import item_path, quote, quote_all
+from a3sgw.config.wording import Suggester, item_path, quote, quote_all
 from a3sgw.errors import AssemblyError, MiddlewareError
 from a3sgw.interfaces import IConnectionGate
 from a3sgw.loading_tcp import fit_problems, report_misplaced
@@ -27,7 +31,7 @@ from a3sgw.middleware.surroundings import still_surroundings
 from a3sgw.route.rule import RuleError, parse_rule
 from a3sgw.service.strategies import Strategies, find_strategies
 
-__all__ = ["Loaded", "check_build", "load", "load_string", "middleware_problems", "rule_problems"]
+__all__ = ["Loaded", "Memory", "check_build", "load", "load_string", "middleware_problems", "rule_problems"]
 
 
 def rule_problems(config: GatewayConfig, positions: Mapping[str, Position]) -> list[Problem]:
@@ -118,37 +122,161 @@ def service_problems(config: GatewayConfig, positions: Mapping[str, Position], s
     return findings.problems
 
 
-def load(path: str, environ: Mapping[str, str], catalog: Catalog | None = None, strategies: Strategies | None = None) -> Loaded:
+class Memory:
     """
-    Read the configuration file at `path` and find every fault that can be found without running it. Never raises for bad input.
+    What files last said that was good, so that one which is broken can keep it.
 
-    `catalog` are the types of middlewares there are, `strategies` those of balancing; without them, all that are installed.
+    `broken` are those that did not have their way when they were last read. Only one load at a time may use it.
     """
-    return _load(lambda **types: load_file(path, environ, **types), catalog, strategies)
+
+    def __init__(self) -> None:
+        self.good: dict[str, Fragment] = {}
+        self.broken: tuple[BrokenFile, ...] = ()
+        self._bad: dict[str, Fragment] = {}
+        self.seen: Mapping[str, bytes | None] = {}
+
+    def known(self, source: str) -> tuple[Fragment | None, ...]:
+        """
+        Return the fragments that need not be read again if nothing has changed.
+        """
+        return self.good.get(source), self._bad.get(source)
+
+    def is_up_to_date(self) -> bool:
+        """
+        Whether every file that was read, or looked for, is as it was. Reads files and nothing else.
+        """
+        return all(digest_of_file(path) == digest for path, digest in self.seen.items())
+
+    def keep(self, found: Iterable[Fragment], settled: Settled) -> None:
+        """
+        Remember what came of the fragments `found`.
+        """
+        if not settled.loaded.problems:
+            self.good = {fragment.source: fragment for fragment in settled.fragments}
+        self._bad = {fragment.source: fragment for fragment in found if self.good.get(fragment.source) is not fragment}
+        self.broken = settled.broken
+        self.seen = settled.loaded.seen
+
+
+def load(
+    path: str,
+    environ: Mapping[str, str],
+    catalog: Catalog | None = None,
+    strategies: Strategies | None = None,
+    memory: Memory | None = None,
+    amend: Callable[[GatewayConfig], GatewayConfig] | None = None,
+) -> Loaded:
+    """
+    Read the configuration file at `path`, and those of its `directory`, and find every fault that can be found without running it. Never
+    raises for bad input.
+
+    With a `memory`, a file that is broken does not keep the others from being used; see `config.settle`. Without one, everything must be
+    right. `amend` changes the configuration before it is checked. `catalog` are the types of middlewares there are, `strategies` those of
+    balancing; without them, all that are installed.
+    """
+    return _load(lambda *types: _load_files(path, environ, memory, amend, *types), catalog, strategies)
 
 
 def load_string(
     text: str, source: str, environ: Mapping[str, str], catalog: Catalog | None = None, strategies: Strategies | None = None
 ) -> Loaded:
     """
-    Like `load`, for a text, which problems call `source`.
+    Like `load`, for a text, which problems call `source`. It has no `directory`.
     """
-    return _load(lambda **types: load_text(text, source, environ, **types), catalog, strategies)
+
+    def load_one(catalog: Catalog, strategies: Strategies) -> Loaded:
+        types = catalog.config_classes
+        loaded = load_text(text, source, environ, middleware_types=types, missing_types=catalog.explain_missing())
+        return check_build(loaded, catalog, strategies)
+
+    return _load(load_one, catalog, strategies)
 
 
-def _load(load_config: Callable[..., Loaded], catalog: Catalog | None, strategies: Strategies | None) -> Loaded:
+def _load(load_config: Callable[[Catalog, Strategies], Loaded], catalog: Catalog | None, strategies: Strategies | None) -> Loaded:
     try:
         catalog = catalog or find_catalog()
         strategies = strategies or find_strategies()
     except AssemblyError as error:
         return Loaded(config=None, problems=(Problem(None, "", str(error)),), warnings=(), positions=Positions())
-    loaded = load_config(middleware_types=catalog.config_classes, missing_types=catalog.explain_missing())
+    loaded = load_config(catalog, strategies)
     faults = dict.fromkeys([*catalog.faults, *strategies.faults])
     if faults:
         # Whatever the configuration asks for, somebody should know.
         warnings = [Problem(None, "", str(fault)) for fault in faults]
         loaded = attrs.evolve(loaded, warnings=(*loaded.warnings, *warnings))
-    return check_build(loaded, catalog, strategies)
+    return loaded
+
+
+def _load_files(
+    path: str,
+    environ: Mapping[str, str],
+    memory: Memory | None,
+    amend: Callable[[GatewayConfig], GatewayConfig] | None,
+    catalog: Catalog,
+    strategies: Strategies,
+) -> Loaded:
+    """
+    Long because what each step reads is noted in one place.
+    """
+    suggester = Suggester()
+    vocabulary = Vocabulary(catalog.config_classes, catalog.explain_missing())
+    seen: dict[str, bytes | None] = {}
+
+    def read(source: str) -> Fragment:
+        known = () if memory is None else memory.known(source)
+        fragment = read_fragment(source, environ, suggester, vocabulary, known, main=None if source == path else path)
+        seen.update(fragment.seen)
+        return fragment
+
+    def inspect(fragments: Sequence[Fragment]) -> Loaded:
+        loaded = check_fragments(fragments, suggester, amend)
+        if loaded.config is None:
+            return loaded
+        # Before they are used: what changes meanwhile is found out by whoever looks next.
+        seen.update((name, digest_of_file(name)) for name in named_files(loaded.config) if name not in seen)
+        named = {name: seen[name] for name in named_files(loaded.config)}
+        return check_build(attrs.evolve(loaded, named=named), catalog, strategies)
+
+    main = read(path)
+    if memory is None:
+        return attrs.evolve(inspect(_with_folder(main, main, read, seen)), seen=seen)
+    folder_owner = main if main.config is not None and not main.problems else memory.good.get(path, main)
+    found = _with_folder(main, folder_owner, read, seen)
+    settled = settle(path, found, memory.good, inspect)
+    if settled.fragments and _folder_of(settled.fragments[0]) != _folder_of(folder_owner):
+        # The main file stays as it was, and so does its folder.
+        found = _with_folder(main, settled.fragments[0], read, seen)
+        settled = settle(path, found, memory.good, inspect)
+    settled = attrs.evolve(settled, loaded=attrs.evolve(settled.loaded, broken=settled.broken, seen=seen))
+    memory.keep(found, settled)
+    return settled.loaded
+
+
+def _folder_of(main: Fragment) -> str | None:
+    providers = None if main.config is None else main.config.providers
+    return None if providers is None or providers.file is None else providers.file.directory
+
+
+def _with_folder(
+    main: Fragment, folder_owner: Fragment, read: Callable[[str], Fragment], seen: dict[str, bytes | None]
+) -> list[Fragment]:
+    """
+    Return the main file's fragment and those of the files in the folder that `folder_owner` names.
+    """
+    found = [main]
+    folder = _folder_of(folder_owner)
+    if folder is not None:
+        # First, so that a file that comes meanwhile is noticed.
+        seen[folder] = digest_of_file(folder)
+        found += [read(source) for source in list_files(folder) if not _is_same(source, main.source)]
+    return found
+
+
+def _is_same(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
 
 
 def check_build(loaded: Loaded, catalog: Catalog, strategies: Strategies | None = None) -> Loaded:
@@ -163,4 +291,4 @@ def check_build(loaded: Loaded, catalog: Catalog, strategies: Strategies | None 
     found += middleware_problems(loaded.config, loaded.positions, catalog, loaded.problems)
     if not found:
         return loaded
-    return attrs.evolve(loaded, problems=tuple(sorted([*loaded.problems, *found], key=source_order)))
+    return attrs.evolve(loaded, problems=tuple(sorted([*loaded.problems, *found], key=order_of(loaded.sources))))

@@ -13,12 +13,10 @@ from collections.abc import Callable, Mapping
 import attrs
 
 from a3sgw.config.address import parse_listen_address
-from a3sgw.config.check import check
 from a3sgw.config.decode import Positions
 from a3sgw.config.load import Loaded
 from a3sgw.config.model import EntrypointConfig, GatewayConfig
-from a3sgw.config.wording import Suggester
-from a3sgw.loading import load
+from a3sgw.loading import Memory, load
 
 __all__ = ["DEFAULT_PATH", "Source", "SourceError", "check_listen", "find_source", "with_listen"]
 
@@ -37,22 +35,27 @@ class SourceError(Exception):
 @attrs.frozen
 class Source:
     """
-    `path` is the configuration file, or `None` if there is none; `listen` is the address for the entrypoint `web`, or `None`.
+    `path` is the configuration file, or `None` if there is none; `listen` is the address for the entrypoint `web`, or `None`. `memory` is
+    what the files last said that was good.
     """
 
     path: str | None
     listen: str | None
     environ: Mapping[str, str]
+    memory: Memory = attrs.field(factory=Memory, eq=False, repr=False)
 
     def load(self) -> Loaded:
         """
-        Read the configuration as it stands now. Reads files and nothing else, so it may run in a thread.
+        Read the configuration as it stands now. Reads files and nothing else, so it may run in a thread; only one at a time. Of a file that
+        is broken, what it last said that was good counts.
         """
         if self.path is None:
             assert self.listen is not None
             return Loaded(with_listen(GatewayConfig(), self.listen), (), (), Positions())
-        loaded = load(self.path, self.environ)
-        return loaded if self.listen is None else _listen_elsewhere(loaded, self.listen)
+        return load(self.path, self.environ, memory=self.memory, amend=self._amend)
+
+    def _amend(self, config: GatewayConfig) -> GatewayConfig:
+        return config if self.listen is None else with_listen(config, self.listen)
 
     def reloader(self) -> Callable[[], Loaded] | None:
         """
@@ -101,16 +104,3 @@ def with_listen(config: GatewayConfig, address: str) -> GatewayConfig:
     else:
         web = attrs.evolve(present, address=address)
     return attrs.evolve(config, entrypoints=config.entrypoints.updated({_LISTEN_ENTRYPOINT: web}))
-
-
-def _listen_elsewhere(loaded: Loaded, address: str) -> Loaded:
-    """
-    Return `loaded` with `web` at `address`, and with the problems that come of it in the place of those that went away.
-    """
-    if loaded.config is None:
-        return loaded
-    config = with_listen(loaded.config, address)
-    before = check(loaded.config, loaded.positions, Suggester())
-    after = check(config, loaded.positions, Suggester())
-    kept = [problem for problem in loaded.problems if problem not in before or problem in after]
-    return attrs.evolve(loaded, config=config, problems=(*kept, *(problem for problem in after if problem not in before)))

@@ -23,10 +23,15 @@ def complaints(path: str, loaded: Loaded) -> str:
     """
     Return problems and warnings, one per line and in the order of the file, and a last line that counts the problems if there are any.
     """
-    lines = [_line(path, "error", problem) for problem in _in_order(loaded.problems)]
+    problems: Iterable[Problem] = loaded.problems
+    if loaded.problems or loaded.config is None:
+        # Nothing runs, so what is wrong with one file of several matters as well.
+        problems = dict.fromkeys([*loaded.problems, *(problem for file in loaded.broken for problem in file.problems)])
+    lines = [_line(path, "error", problem) for problem in _in_order(problems)]
+    count = len(lines)
     lines += [_line(path, "warning", warning) for warning in _in_order(loaded.warnings)]
     if loaded.problems or loaded.config is None:
-        lines.append(f"✗ {path}: {_count(len(loaded.problems), 'problem')}")
+        lines.append(f"✗ {path}: {_count(count, 'problem')}")
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -24,6 +24,7 @@ from a3sgw.lifetime import Lifetime, raise_descriptor_limit
 
 if TYPE_CHECKING:
     from a3sgw.gateway import Gateway
+    from a3sgw.supply import Supply
 
 __all__ = ["GatewayService", "Options", "makeService"]
 
@@ -52,11 +53,20 @@ class GatewayService(Service):
     """
     A gateway as a service that ends the process if it cannot start.
 
-    `load` and `run_aside` are those of `Lifetime`. `give_up` is called with the exit code when the gateway cannot be started.
+    `load`, `run_aside` and `supply` are those of `Lifetime`. `give_up` is called with the exit code when the gateway cannot be started.
     """
 
-    def __init__(self, gateway: Gateway, load: Any, run_aside: Any, reactor: Any, give_up: Callable[[int], object]) -> None:
-        self.lifetime = Lifetime(gateway, load, run_aside, self._ended)
+    def __init__(
+        self,
+        gateway: Gateway,
+        load: Any,
+        run_aside: Any,
+        reactor: Any,
+        give_up: Callable[[int], object],
+        supply: Supply | None = None,
+    ) -> None:
+        self.lifetime = Lifetime(gateway, load, run_aside, self._ended, supply)
+        self._supply = supply
         self._gateway = gateway
         self._reactor = reactor
         self._give_up = give_up
@@ -76,6 +86,8 @@ class GatewayService(Service):
         Drain the gateway, once its start is over.
         """
         super().stopService()  # type: ignore[no-untyped-call]
+        if self._supply is not None:
+            self._supply.stop()
         return self._started.addCallback(lambda ignored: self._gateway.shutdown())
 
     def _received(self, number: int) -> None:
@@ -103,6 +115,7 @@ def makeService(options: Options) -> GatewayService:
     from a3sgw.gateway import Gateway
     from a3sgw.source import SourceError, find_source
     from a3sgw.summary import complaints
+    from a3sgw.supply import Supply
 
     try:
         source = find_source(options["config"], options["listen"], os.environ)
@@ -118,7 +131,10 @@ def makeService(options: Options) -> GatewayService:
         gateway = Gateway(loaded.config, reactor)
     except (AssemblyError, ConfigurationError) as error:
         raise SystemExit(f"a3s-gateway: {error}") from None
-    return GatewayService(gateway, source.reloader(), deferToThread, reactor, lambda code: _leave(reactor, code))
+    supply = Supply(source, reactor, deferToThread)
+    service = GatewayService(gateway, source.reloader(), deferToThread, reactor, lambda code: _leave(reactor, code), supply)
+    service.lifetime.begin_with(loaded)
+    return service
 
 
 def _chain(number: int, receive: Callable[[int], object]) -> None:

@@ -61,7 +61,11 @@ class GatewayView:
 
         def draw(snapshot: Mapping[str, Any]) -> bytes:
             reloads, last_reload = self._gateway.reloads()
-            return render(dict(snapshot), {"version": __version__, "reloads": reloads, "last_reload": last_reload})
+            broken = [file.source for file in self._gateway.broken_files()]
+            return render(
+                dict(snapshot),
+                {"version": __version__, "reloads": reloads, "last_reload": last_reload, "broken_files": broken},
+            )
 
         return self._carrier.snapshot().addCallback(draw)
 

@@ -51,7 +51,8 @@ class IGatewayView(Interface):
     def health() -> dict[str, Any]:
         """
         Return `state` (`Running`, `Reloading`, or another word while requests should go elsewhere), `uptime_secs`, `active_connections`,
-        `total_requests`, and `reload`: the result of the last reload, or `None`.
+        `total_requests`, `reload`: the result of the last reload, or `None`, and `broken_files`: the files of the configuration that are
+        not in force as they stand, each with `file`, `kept` (whether what it said before goes on) and `problems`.
         """
 
     def metrics_page() -> Deferred[bytes]:

@@ -26,6 +26,7 @@ __all__ = [
     "DOMAIN",
     "FILE",
     "FLAG",
+    "FOLDER",
     "HEADER_MAP",
     "HEADER_NAME",
     "HOST",
@@ -33,6 +34,7 @@ __all__ = [
     "METHOD",
     "NAME",
     "NETWORK",
+    "OUTPUT_FILE",
     "PATH",
     "SECRET",
     "SERVER_URL",
@@ -422,6 +424,8 @@ def parse_status_range(text: str) -> range:
 FLAG = Flag()
 NAME = Text("a name", _check_name)
 FILE = Text("the path of a file", _check_file)
+OUTPUT_FILE = Text("the path of a file", _check_file)
+FOLDER = Text("the path of a folder", _check_file)
 ADDRESS = Text('an address like "0.0.0.0:80", ":8080" or "[::1]:443"', _validated_by(parse_listen_address), type_name="address")
 NETWORK = Text("an IP address or a network in CIDR form", check_network, type_name="IP or CIDR")
 SERVER_URL = Text('a URL like "http://127.0.0.1:8080" or "unix:/run/app.sock"', _validated_by(parse_server_url), type_name="URL")

@@ -5,35 +5,52 @@ From a text or a file to a checked configuration, in one call that never raises 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
 from a3sgw.config.check import advise, check, unsupported
-from a3sgw.config.decode import decode, source_order
-from a3sgw.config.hcl import HclError, parse
+from a3sgw.config.fragment import Fragment, Vocabulary, parse_fragment, read_fragment
+from a3sgw.config.merge import merge, order_of
 from a3sgw.config.model import ConfigurationError, GatewayConfig
 from a3sgw.config.positions import Positions
 from a3sgw.config.tree import Problem
 from a3sgw.config.wording import Suggester
 
-__all__ = ["Loaded", "load_file", "load_text"]
+__all__ = ["BrokenFile", "Loaded", "check_fragments", "load_file", "load_text"]
+
+
+@attrs.frozen
+class BrokenFile:
+    """
+    A file that is not in force as it was found, and why. `is_kept` says that what it last said goes on; otherwise it is left out.
+    """
+
+    source: str
+    problems: tuple[Problem, ...]
+    is_kept: bool
 
 
 @attrs.frozen
 class Loaded:
     """
-    What came of a text.
+    What came of a text, or of several files.
 
     `config` is `None` if the text could not be parsed; otherwise it holds whatever could be decoded, so that further checks can find
     further problems, and may be run only if there are no `problems`. `warnings` do not keep it from running. `positions` lead from paths
-    like `routers.api.rule` to places; see `positions.Positions`.
+    like `routers.api.rule` to places; see `positions.Positions`. `broken` are files that are in force in an earlier state or not at all.
+    `seen` are the files that were read, or would have been, with digests of what they held; see `fragment.Fragment`. `sources` are those
+    of the configuration in their order, the main file first. `named` are those of `seen` that the configuration is to be built with.
     """
 
     config: GatewayConfig | None
     problems: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
     positions: Positions
+    broken: tuple[BrokenFile, ...] = ()
+    seen: Mapping[str, bytes | None] = attrs.field(factory=dict)
+    sources: tuple[str, ...] = ()
+    named: Mapping[str, bytes | None] = attrs.field(factory=dict)
 
     def valid_config(self) -> GatewayConfig:
         """
@@ -61,39 +78,10 @@ def load_text(
     `read_file` serves the function `file()` and raises `OSError`; without it, relative paths count from the working directory.
     `include_unsupported` says whether it is a problem that this version does not run something.
     """
-    faults: list[Problem] = []
-    try:
-        body = parse(text, source, environ=environ, read_file=read_file if read_file is not None else _reader(""))
-    except HclError as error:
-        faults = [_named(problem) for problem in error.problems]
-        if error.body is None:
-            return _failed(faults)
-        # Only values are missing: what else is wrong is worth knowing now.
-        body = error.body
     suggester = Suggester()
-    decoded = decode(body, suggester, middleware_types, missing_types)
-    config = decoded.config
-    positions = decoded.positions.with_broken(fault.path for fault in faults)
-    # The decoder has its own complaints about a value that is not there.
-    lines = {fault.position.line for fault in faults if fault.position is not None}
-    found = [problem for problem in decoded.problems if problem.position is None or problem.position.line not in lines]
-    problems = [*faults, *found, *check(config, positions, suggester)]
-    if include_unsupported:
-        problems.extend(unsupported(config, positions))
-    return Loaded(
-        config=config,
-        problems=tuple(sorted(problems, key=source_order)),
-        warnings=tuple(sorted(advise(config, positions), key=source_order)),
-        positions=positions,
-    )
-
-
-def _named(problem: Problem) -> Problem:
-    """
-    Return a problem of the parser, with the name of what it is about in its message.
-    """
-    about = f"{problem.path}: " if problem.path else ""
-    return attrs.evolve(problem, message=f"failed to parse HCL: {about}{problem.message}")
+    vocabulary = Vocabulary(middleware_types, missing_types)
+    fragment = parse_fragment(text, source, environ, read_file if read_file is not None else _read, suggester, vocabulary)
+    return check_fragments([fragment], suggester, include_unsupported=include_unsupported)
 
 
 def load_file(
@@ -107,35 +95,44 @@ def load_file(
     """
     Like `load_text`, for a file. Problems call it as `path` does; `file()` counts relative paths from its folder.
     """
-    source = os.fspath(path)
-    try:
-        text = _read(source)
-    except OSError as error:
-        return _failed([Problem(None, "", f"Failed to read config file {source}: {error.strerror or error}")])
-    except UnicodeDecodeError as error:
-        return _failed([Problem(None, "", f"Failed to read config file {source}: not UTF-8 at byte {error.start}")])
-    except ValueError as error:
-        return _failed([Problem(None, "", f"Failed to read config file {source!r}: {error}")])
-    return load_text(
-        text,
-        source,
-        environ,
-        _reader(os.path.dirname(source)),
-        include_unsupported=include_unsupported,
-        middleware_types=middleware_types,
-        missing_types=missing_types,
+    suggester = Suggester()
+    fragment = read_fragment(path, environ, suggester, Vocabulary(middleware_types, missing_types))
+    return check_fragments([fragment], suggester, include_unsupported=include_unsupported)
+
+
+def check_fragments(
+    fragments: Sequence[Fragment],
+    suggester: Suggester,
+    amend: Callable[[GatewayConfig], GatewayConfig] | None = None,
+    *,
+    include_unsupported: bool = True,
+) -> Loaded:
+    """
+    Return the whole of `fragments`, the main one first, with their problems and those that come of putting them together. `amend` changes
+    it before it is checked.
+
+    If one could not be parsed, only what the fragments say of themselves is known.
+    """
+    own = [problem for fragment in fragments for problem in fragment.problems]
+    sources = tuple(fragment.source for fragment in fragments)
+    order = order_of(sources)
+    seen = {path: digest for fragment in fragments for path, digest in fragment.seen.items()}
+    if any(fragment.config is None for fragment in fragments):
+        return Loaded(None, tuple(sorted(own, key=order)), (), Positions(), seen=seen, sources=sources)
+    merged = merge(fragments)
+    config = merged.config if amend is None else amend(merged.config)
+    positions = merged.positions
+    problems = [*own, *merged.collisions, *check(config, positions, suggester)]
+    if include_unsupported:
+        problems.extend(unsupported(config, positions))
+    return Loaded(
+        config=config,
+        problems=tuple(sorted(problems, key=order)),
+        warnings=tuple(sorted(advise(config, positions), key=order)),
+        positions=positions,
+        seen=seen,
+        sources=sources,
     )
-
-
-def _failed(problems: Iterable[Problem]) -> Loaded:
-    return Loaded(config=None, problems=tuple(problems), warnings=(), positions=Positions())
-
-
-def _reader(folder: str) -> Callable[[str], str]:
-    def read_file(path: str) -> str:
-        return _read(os.path.join(folder, path))
-
-    return read_file
 
 
 def _read(path: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import attrs
 
-from a3sgw.config.kinds import ADDRESS, DOMAIN, FILE, FLAG, HTTP_URL, NAME, NETWORK, SECRET, Duration, Integer, Text, Word
+from a3sgw.config.kinds import ADDRESS, DOMAIN, FILE, FLAG, FOLDER, HTTP_URL, NAME, NETWORK, SECRET, Duration, Integer, Text, Word
 from a3sgw.config.setting import ListKind, ObjectKind, ObjectListKind, label, setting
 from a3sgw.config.values import Secret
 
@@ -90,7 +90,7 @@ class TlsConfig:
         ListKind(DOMAIN), "The names on the certificate; without them, the hosts in the rules of this entrypoint's routers.", default=()
     )
     acme_staging: bool = setting(FLAG, "Whether Let's Encrypt's staging directory is used.", default=False)
-    acme_storage_path: str = setting(FILE, "The folder for certificates and the account key.", default="/etc/gateway/acme")
+    acme_storage_path: str = setting(FOLDER, "The folder for certificates and the account key.", default="/etc/gateway/acme")
     acme_challenge: str = setting(
         Word(("http-01", "dns-01")),
         "How the authority checks the names; `dns-01` needs `acme_dns` and is needed for wildcards.",

@@ -11,7 +11,7 @@ import re
 
 import attrs
 
-from a3sgw.config.kinds import ADDRESS, FILE, FLAG, HTTP_URL, NAME, NETWORK, SECRET, USER_NAME, Integer, Number, Text, Word
+from a3sgw.config.kinds import ADDRESS, FLAG, HTTP_URL, NAME, NETWORK, OUTPUT_FILE, SECRET, USER_NAME, Integer, Number, Text, Word
 from a3sgw.config.setting import ListKind, ObjectKind, setting
 from a3sgw.config.values import Secret
 
@@ -57,7 +57,7 @@ class AccessLogConfig:
 
     enabled: bool = setting(FLAG, "Whether there is one.", default=True)
     format: str = setting(Word(("json", "common", "combined")), "What a line looks like.", default="json")
-    file: str | None = setting(FILE, "Where it is written; without it, to the standard output.", default=None)
+    file: str | None = setting(OUTPUT_FILE, "Where it is written; without it, to the standard output.", default=None)
     buffer_bytes: int = setting(
         Integer(minimum=4096, maximum=2**30, unit="bytes"),
         "How much may wait to be written; lines beyond are dropped and counted.",

@@ -10,8 +10,7 @@ from __future__ import annotations
 import attrs
 
 from a3sgw.config.address import parse_listen_address
-from a3sgw.config.kinds import FILE as FOLDER
-from a3sgw.config.kinds import FLAG, HOST, HTTP_URL, NAME, Integer, Text, Word
+from a3sgw.config.kinds import FLAG, FOLDER, HOST, HTTP_URL, NAME, Integer, Text, Word
 from a3sgw.config.setting import NamedKind, ObjectKind, ObjectListKind, label, setting
 from a3sgw.config.values import FrozenMap
 
@@ -122,7 +121,7 @@ class ProvidersConfig:
     Where configuration comes from beside the main file. Several providers may be used together.
     """
 
-    file: FileProviderConfig | None = setting(ObjectKind(FileProviderConfig), "Files.", default=None, runs=False)
+    file: FileProviderConfig | None = setting(ObjectKind(FileProviderConfig), "Files.", default=None)
     discovery: DiscoveryProviderConfig | None = setting(
         ObjectKind(DiscoveryProviderConfig), "Servers that describe themselves.", default=None, runs=False
     )

@@ -29,12 +29,13 @@ _CLASSES = ("2xx", "3xx", "4xx", "5xx")
 class ControlGauges(TypedDict):
     """
     What the control side adds to the page: the gateway's version, reloads since start by result (`success`, `failure`), and when the last
-    one succeeded (seconds of the epoch, `None` if none did yet).
+    one succeeded (seconds of the epoch, `None` if none did yet); and the files of the configuration that are broken.
     """
 
     version: str
     reloads: dict[str, int]
     last_reload: float | None
+    broken_files: Sequence[str]
 
 
 def render(snapshot: Mapping[str, Any], extra: ControlGauges) -> bytes:
@@ -257,6 +258,9 @@ def _gateway(snapshot: Mapping[str, Any], extra: ControlGauges) -> Iterator[str]
     if extra["last_reload"] is not None:
         text = "When a reload last succeeded, in seconds since 1970."
         yield from _family("gateway_config_last_reload_timestamp_seconds", text, (), {(): extra["last_reload"]}, "gauge")
+    text = "Always 1; the label tells a file of the configuration that is not in force as it stands."
+    broken = {(name,): 1 for name in extra["broken_files"]}
+    yield from _family("gateway_config_file_broken", text, ("file",), broken, "gauge")
     yield from _family("gateway_build_info", "Always 1; the label tells the version.", ("version",), {(extra["version"],): 1}, "gauge")
 
 

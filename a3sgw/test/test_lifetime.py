@@ -44,13 +44,17 @@ class FakeGateway:
         self.asked.append("start")
         return self.started
 
-    def reload(self, config):
+    def reload(self, config, *, is_checked=False):
         self.asked.append("reload")
         self.reloaded = Deferred()
         return self.reloaded
 
     def reload_refused(self, reason):
         self.asked.append(f"refused {reason}")
+
+    def files_broken(self, broken):
+        if broken:
+            self.asked.append(f"broken {[file.source for file in broken]}")
 
     def shutdown(self):
         self.asked.append("shutdown")
@@ -480,7 +484,7 @@ class AttemptTests(SynchronousTestCase):
         gateway = fake_gateway()
         gateway.started.callback(None)
         gateway.stopped.callback(None)
-        gateway.reload = lambda config: fail(AssemblyError("no"))
+        gateway.reload = lambda config, is_checked: fail(AssemblyError("no"))
         ends: list[str] = []
         lifetime = Lifetime(gateway, loaded, lambda load: succeed(load()), lambda: ends.append("end"))
         self.successResultOf(lifetime.start())

@@ -89,8 +89,8 @@ class UnsupportedTests(SynchronousTestCase):
             "4:18: this version does not run min_replicas yet; remove services.s.scaling.min_replicas",
         )
         self.check(
-            ENTRYPOINT + "observability {\n tracing { }\n}\nproviders {\n file { watch = false }\n}",
-            "6:2: this version does not run file yet; remove providers.file",
+            ENTRYPOINT + "observability {\n tracing { }\n}\nproviders {\n docker { }\n}",
+            "6:2: this version does not run docker yet; remove providers.docker",
             "3:2: this version does not run tracing yet; remove observability.tracing",
         )
 
@@ -139,7 +139,7 @@ class UnsupportedTests(SynchronousTestCase):
 
     def test_providers(self):
         """
-        No provider runs yet, and every one says so.
+        No provider but files runs yet, and every one says so.
         """
         text = """
             providers {
@@ -151,6 +151,6 @@ class UnsupportedTests(SynchronousTestCase):
             }
             """
         found = unsupported_problems(ENTRYPOINT + text)
-        self.assertEqual(len(found), 5)
-        for name in ("file", "discovery", "kubernetes", "docker", "dns"):
+        self.assertEqual(len(found), 4)
+        for name in ("discovery", "kubernetes", "docker", "dns"):
             self.assertTrue(any(f"remove providers.{name}" in problem for problem in found), name)

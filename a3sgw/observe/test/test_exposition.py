@@ -23,7 +23,7 @@ from a3sgw.observe.test.records import (
     make_service,
 )
 
-CONTROL: ControlGauges = {"version": "1.2.3", "reloads": {"success": 2}, "last_reload": 1893456000.5}
+CONTROL: ControlGauges = {"version": "1.2.3", "reloads": {"success": 2}, "last_reload": 1893456000.5, "broken_files": ["b.hcl"]}
 
 GAUGES = make_gauges(
     active_connections=3,
@@ -308,6 +308,7 @@ class RenderTests(SynchronousTestCase):
                 ("gateway_config_reloads_total", {"result": "success"}, 2),
                 ("gateway_config_reloads_total", {"result": "failure"}, 0),
                 ("gateway_config_last_reload_timestamp_seconds", {}, 1893456000.5),
+                ("gateway_config_file_broken", {"file": "b.hcl"}, 1),
                 ("gateway_build_info", {"version": "1.2.3"}, 1),
             ]
         )
@@ -329,7 +330,7 @@ class RenderTests(SynchronousTestCase):
         """
         Without routers, services and backends their families are left out, and a page is still a page.
         """
-        page = render(Metrics((1.0,)).snapshot(make_gauges()), {"version": "1", "reloads": {}, "last_reload": None})
+        page = render(Metrics((1.0,)).snapshot(make_gauges()), {"version": "1", "reloads": {}, "last_reload": None, "broken_files": []})
         names = {name for name, _ in samples_of(page)}
         self.assertIn("gateway_requests_total", names)
         for part in ("router", "service", "backend", "middleware", "circuit", "last_reload"):

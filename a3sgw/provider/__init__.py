@@ -1,0 +1,3 @@
+"""
+Where configuration comes from: files that change, and other providers.
+"""
