@@ -15,7 +15,8 @@ from zope.interface import implementer
 
 from a3sgw.address import AddressSet
 from a3sgw.errors import Outcome
-from a3sgw.interfaces import IBeginning, IConnection, IReceiver
+from a3sgw.interfaces import IBeginning
+from a3sgw.listen.first_bytes import FirstBytes
 from a3sgw.net.caller import Caller
 from a3sgw.wire.proxyprotocol import ProxyHeader, ProxyProtocolError, read_proxy_header
 
@@ -39,9 +40,7 @@ class ProxyBeginning:
         """
         if not self._trusted.contains(caller.packed):
             return self._following.begin(door, stream, caller)
-        stream.receiver = connection = _HeaderReader(door, stream, caller, self._following)
-        stream.deadline = stream.now() + self._timeout
-        return connection
+        return _HeaderReader(door, stream, caller, self._timeout, self._following)
 
     def goodbye(self, outcome: Outcome) -> bytes:
         """
@@ -50,94 +49,44 @@ class ProxyBeginning:
         return self._following.goodbye(outcome)
 
 
-@implementer(IConnection, IReceiver)
-class _HeaderReader:
+class _HeaderReader(FirstBytes):
     """
     A proxy's connection that has not said whom it is for.
     """
 
-    __slots__ = ("_caller", "_door", "_following", "_pending", "_stream")
+    __slots__ = ("_following",)
 
-    def __init__(self, door: Any, stream: Any, caller: Caller, following: IBeginning) -> None:
-        self._door = door
-        self._stream = stream
-        self._caller = caller
+    def __init__(self, door: Any, stream: Any, caller: Caller, timeout: float, following: IBeginning) -> None:
+        super().__init__(door, stream, caller, timeout)
         self._following = following
-        self._pending = b""
 
-    def __repr__(self) -> str:
-        return f"<PROXY header expected from {self._caller.address.decode()}>"
-
-    def data_received(self, data: bytes) -> None:
+    def look(self) -> None:
         """
         The header, or a part of it, perhaps with what the client says behind it.
         """
-        self._pending += data
         try:
-            found = read_proxy_header(self._pending)
+            found = read_proxy_header(self.pending)
         except ProxyProtocolError:
-            self._door.count_refused(Outcome.PROXY_HEADER_MALFORMED)
-            self._stream.close()
+            self.door.count_refused(Outcome.PROXY_HEADER_MALFORMED)
+            self.stream.close()
             return
         if found is None:
             return
         header, length = found
-        caller = _told_of(self._caller, header)
-        outcome = self._door.let_in(self, caller.packed)
+        caller = _told_of(self.caller, header)
+        outcome = self.door.let_in(self, caller.packed)
         if outcome is not None:
-            self._stream.write(self._following.goodbye(outcome))
-            self._stream.close(linger=True)
+            self.stream.write(self._following.goodbye(outcome))
+            self.stream.close(linger=True)
         else:
-            self._door.hand_over(self, self._following, self._stream, caller, self._pending[length:])
-
-    def eof_received(self) -> None:
-        """
-        The proxy only wanted to know whether there is anybody.
-        """
-        self._stream.close()
-
-    def stream_lost(self, error: BaseException | None) -> None:
-        """
-        The proxy is gone, or was sent away.
-        """
-        self._door.connection_ended(self)
-
-    def stream_congested(self) -> None:
-        """
-        Last words are short.
-        """
-
-    def stream_drained(self) -> None:
-        """
-        Last words are short.
-        """
+            self.door.hand_over(self, self._following, self.stream, caller, self.pending[length:])
 
     def deadline_passed(self) -> None:
         """
         The proxy has had its time.
         """
-        self._door.count_refused(Outcome.PROXY_HEADER_TIMEOUT)
-        self._stream.close()
-
-    # -- what the door calls
-
-    def exchange_count(self) -> int:
-        """
-        Return 0: nothing has begun.
-        """
-        return 0
-
-    def drain(self) -> None:
-        """
-        Wait no longer than for somebody who has just been let in.
-        """
-        self._stream.deadline = min(self._stream.deadline, self._stream.now() + self._door.GRACE_SECONDS)
-
-    def stop(self) -> None:
-        """
-        Send the proxy away.
-        """
-        self._stream.close()
+        self.door.count_refused(Outcome.PROXY_HEADER_TIMEOUT)
+        self.stream.close()
 
 
 def _told_of(caller: Caller, header: ProxyHeader) -> Caller:
