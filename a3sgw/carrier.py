@@ -305,7 +305,7 @@ class Carrier:
         if self._access is not None:
             dropped += getattr(self._access.sink, "dropped_lines", 0)
         return {
-            "active_connections": self._connection_count(),
+            "active_connections": sum(len(door.connections) for door in self._all_doors() if not door.is_tcp),
             "open": {name: len(door.connections) for name, door in self._doors.items()},
             "backends": backend_gauges(services.values()),
             "services": service_gauges(services.values(), self._past),
@@ -327,7 +327,10 @@ class Carrier:
         return self._connection_count(), self._metrics.total_requests()
 
     def _connection_count(self) -> int:
-        return sum(len(door.connections) for door in [*self._doors.values(), *self._leaving])
+        return sum(len(door.connections) for door in self._all_doors())
+
+    def _all_doors(self) -> list[Door]:
+        return [*self._doors.values(), *self._leaving]
 
     def ports(self) -> dict[str, int]:
         """

@@ -34,6 +34,15 @@ _CLOSING: Final = 1 << 30
 _UNSENT_BYTES: Final = 131072
 _TCP_NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
+_KEEP_ALIVE: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+        if hasattr(socket, name)
+    ),
+)
+
 
 def prepare_tcp(sock: socket.socket) -> None:
     """
@@ -110,6 +119,17 @@ class Stream:
     def __repr__(self) -> str:
         state = "open" if self.is_open else "closed"
         return f"<Stream {self._descriptor} {state} held by {pauser_names(self._pausers)}, {sum(map(len, self._out))} bytes waiting>"
+
+    def keep_alive(self) -> None:
+        """
+        Have the kernel ask, when nothing moves, whether the peer is still there; if not, the stream is lost within two minutes.
+        """
+        for level, option, value in _KEEP_ALIVE:
+            try:
+                self._socket.setsockopt(level, option, value)
+            except OSError:
+                # A Unix domain socket, whose peer cannot vanish.
+                return
 
     # -- reading
 

@@ -142,6 +142,12 @@ class TlsStream:
         """
         self._raw.poll()
 
+    def keep_alive(self) -> None:
+        """
+        Have the kernel ask, when nothing moves, whether the peer is still there.
+        """
+        self._raw.keep_alive()
+
     def hold(self, pauser: int) -> None:
         """
         Stop reading on behalf of `pauser`.

@@ -7,7 +7,7 @@ that ends after that is counted under its names all the same, until the next rel
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from typing import TYPE_CHECKING, Any
 
 from zope.interface import implementer
@@ -38,12 +38,14 @@ class _Count:
 class ConnectionCounts:
     """
     The counts of one carrier, by entrypoint, router, service and outcome; router and service are empty where there was no route.
+    `count_revision` is told the service and the revision of each connection to a service that has revisions.
     """
 
-    __slots__ = ("_counts",)
+    __slots__ = ("_count_revision", "_counts")
 
-    def __init__(self) -> None:
+    def __init__(self, count_revision: Callable[[str, str], None]) -> None:
         self._counts: dict[tuple[str, str, str, str], _Count] = {}
+        self._count_revision = count_revision
 
     def exchange_ended(self, record: Record) -> None:
         """
@@ -63,6 +65,8 @@ class ConnectionCounts:
         count.seconds += record.ended - record.started
         if record.backend is not None:
             record.backend.series.requests += 1
+            if record.revision is not None:
+                self._count_revision(record.backend.service_name, record.revision)
 
     def retain(self, routes: Set[tuple[str, str]], entrypoints: Set[str]) -> None:
         """

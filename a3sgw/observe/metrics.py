@@ -191,7 +191,7 @@ class Metrics:
         self._backends: dict[tuple[str, str], BackendSeries] = {}
         self._middlewares: dict[str, MiddlewareSeries] = {}
         self._revisions: dict[tuple[str, str], int] = {}
-        self.connections = ConnectionCounts()
+        self.connections = ConnectionCounts(self.count_revision)
         # By word, because an enum member is hashed by a Python function.
         self._outcomes = {outcome.word: 0 for outcome in Outcome}
 
@@ -325,11 +325,16 @@ class Metrics:
         if backend is not None:
             backend.series.requests += 1
             if record.revision is not None:
-                revision = (backend.service_name, record.revision)
-                self._revisions[revision] = self._revisions.get(revision, 0) + 1
+                self.count_revision(backend.service_name, record.revision)
         outcome = record.outcome
         if outcome is not None:
             self._outcomes[outcome.word] += 1
+
+    def count_revision(self, service: str, revision: str) -> None:
+        """
+        Count a request or a connection to one revision of a service.
+        """
+        self._revisions[service, revision] = self._revisions.get((service, revision), 0) + 1
 
     def total_requests(self) -> int:
         """

@@ -242,6 +242,9 @@ class TcpConnection(Lessee):
         if version is not None:
             caller = self._caller
             stream.write(_ENCODERS[version](Endpoint(caller.packed, caller.port), caller.destination))
+        # Nothing may move for as long as it likes, but whoever vanishes must be noticed.
+        self._stream.keep_alive()
+        stream.keep_alive()
         idle = self.entrypoint.idle_timeout
         tunnel = Tunnel(self._stream, stream, self._tunnel_ended, idle_timeout=NEVER if idle is None else idle)
         pending, self._pending = self._pending, b""

@@ -8,7 +8,8 @@ from zope.interface.verify import verifyObject
 from a3sgw.errors import Outcome
 from a3sgw.interfaces import IObserver
 from a3sgw.observe.connections import ConnectionCounts
-from a3sgw.observe.test.records import Entrypoint, Route, make_record
+from a3sgw.observe.metrics import BackendSeries
+from a3sgw.observe.test.records import Backend, Entrypoint, Route, make_record
 
 DB = Route("db", "postgres")
 
@@ -19,7 +20,8 @@ class ConnectionCountsTests(SynchronousTestCase):
     """
 
     def setUp(self):
-        self.counts = ConnectionCounts()
+        self.revisions = []
+        self.counts = ConnectionCounts(lambda *revision: self.revisions.append(revision))
 
     def end(self, **slots):
         self.counts.exchange_ended(make_record(**{"entrypoint": Entrypoint("pg"), "route": DB, **slots}))
@@ -46,6 +48,15 @@ class ConnectionCountsTests(SynchronousTestCase):
                 ["pg", "", "", "no-route", 1, 0, 0, 0.25],
             ],
         )
+
+    def test_backend(self):
+        """
+        A connection counts for its server, and for the revision of its service if there is one.
+        """
+        backend = Backend("tcp://a:1", BackendSeries())
+        self.end(backend=backend)
+        self.end(backend=backend, revision="v2")
+        self.assertEqual((backend.series.requests, self.revisions), (2, [("carts", "v2")]))
 
     def test_retain(self):
         """

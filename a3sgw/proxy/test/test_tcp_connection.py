@@ -542,6 +542,55 @@ class BoundTests(TcpTestCase):
         self.assertEqual(sorted(way[2] for way in self.ways()), ["client-closed", "completed"])
 
 
+class CountTests(TcpTestCase):
+    """
+    What is told besides the end of each connection.
+    """
+
+    def test_open(self):
+        """Open connections are told for each entrypoint; those over tcp are not among the active ones of http."""
+        talk = self.begin(config(more='entrypoints "web" {\n address = ":80"\n}\n'))
+        clients = [talk.connect(address=("", 5432)), talk.connect(address=("", 5432)), talk.connect(address=("", 80))]
+        self.assertEqual(self.gauges()["open"], {"pg": 2, "web": 1})
+        self.assertEqual((self.gauges()["active_connections"], talk.carrier.totals()[0]), (1, 3))
+        self.end(*clients, *talk.backends)
+        self.assertEqual(self.gauges()["open"], {"pg": 0, "web": 0})
+
+    def gauges(self):
+        snapshots = []
+        self.dialogue.carrier.snapshot().addCallback(snapshots.append)
+        return snapshots[0]["gauges"]
+
+    def test_revisions(self):
+        """Revisions of a service share connections as they share requests."""
+        shares = "".join(
+            f'revisions {{\n name = "{name}"\n traffic_percent = {share}\n servers = [{{ url = "tcp://{name}:1" }}]\n }}\n'
+            for name, share in (("old", 75), ("new", 25))
+        )
+        talk = self.begin(config(services=f'services "db" {{\n {shares}}}\n'))
+        clients = [talk.connect() for _ in range(8)]
+        self.assertEqual(self.in_flight(), [6, 2])
+        self.end(*clients, *talk.backends)
+        snapshots = []
+        talk.carrier.snapshot().addCallback(snapshots.append)
+        self.assertEqual(snapshots[0]["revisions"], [["db", "old", 6], ["db", "new", 2]])
+
+    def test_strategies(self):
+        """Strategies that go by what is under way, or by the client, do so."""
+        talk = self.begin(config(services=service("db", "tcp://a:1", "tcp://b:1", balancing='strategy = "least-connections"')))
+        first = talk.connect()
+        second = talk.connect()
+        self.assertEqual(self.in_flight(), [1, 1])
+        self.end(first, talk.backends[0])
+        third = talk.connect()
+        self.assertEqual(self.in_flight(), [1, 1])
+        self.end(second, third, *talk.backends[1:])
+        talk = self.begin(config(services=service("db", "tcp://a:1", "tcp://b:1", balancing='strategy = "consistent-hash"')))
+        clients = [talk.connect("192.0.2.7") for _ in range(2)]
+        self.assertEqual(sorted(self.in_flight()), [0, 2])
+        self.end(*clients, *talk.backends)
+
+
 class ProxyProtocolTests(TcpTestCase):
     """
     What servers are told.
