@@ -40,10 +40,14 @@ def walk_out(names: Iterable[str], middlewares: Mapping[str, Any]) -> Iterator[t
     """
     for index, name in enumerate(names):
         pending = [name]
+        # Chains may lead back to themselves in a configuration that has yet to be checked.
+        opened: set[str] = set()
         while pending:
             each = pending.pop()
             yield index, each
-            pending.extend(reversed(members_of(middlewares.get(each))))
+            if each not in opened:
+                opened.add(each)
+                pending.extend(reversed(members_of(middlewares.get(each))))
 
 
 def written_out(names: Iterable[str], middlewares: Mapping[str, Any]) -> list[str]:
