@@ -35,19 +35,16 @@ def _key_of(middleware: Any) -> str | None:
 
 def walk_out(names: Iterable[str], middlewares: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
     """
-    Give each of `names`, and after each chain what it names, in order; each with the index of the one of `names` that brought it. There
-    must be no circle.
+    Give each of `names`, and after each chain what it names, in order; each with the index of the one of `names` that brought it. A
+    circle, which is an error, ends where it closes.
     """
     for index, name in enumerate(names):
-        pending = [name]
-        # Chains may lead back to themselves in a configuration that has yet to be checked.
-        opened: set[str] = set()
+        pending: list[tuple[str, tuple[str, ...]]] = [(name, ())]
         while pending:
-            each = pending.pop()
+            each, trail = pending.pop()
             yield index, each
-            if each not in opened:
-                opened.add(each)
-                pending.extend(reversed(members_of(middlewares.get(each))))
+            if each not in trail:
+                pending.extend((member, (*trail, each)) for member in reversed(members_of(middlewares.get(each))))
 
 
 def written_out(names: Iterable[str], middlewares: Mapping[str, Any]) -> list[str]:
