@@ -591,6 +591,98 @@ class CountTests(TcpTestCase):
         self.end(*clients, *talk.backends)
 
 
+class AnyOrderTests(TcpTestCase):
+    """
+    Whatever happens in whatever order, every connection ends once, and nothing is left over.
+    """
+
+    SERVICES = service(
+        "db",
+        "tcp://a:1",
+        "tcp://b:1",
+        more='scaling {\n container_concurrency = 1\n buffer_enabled = true\n buffer_size = 1\n buffer_timeout_secs = 4\n }\n'
+        'failover {\n service = "spare"\n }\n proxy_protocol = "v2"',
+        balancing="passive_health {\n consecutive_errors = 2\n recovery_secs = 5\n }",
+    ) + service("spare", "tcp://c:1", more="scaling {\n container_concurrency = 1\n buffer_enabled = true\n buffer_size = 1\n }")
+    TEXT = config(
+        rules=(("HostSNI(`a.test`)", "db"), ("HostSNI(`*`) && !ClientIP(`192.0.2.66`)", "spare")),
+        services=SERVICES,
+        entrypoint='tcp_idle_timeout = "20s"\n max_connections = 6\n middlewares = ["some"]',
+        more='middlewares "some" {\n type = "tcp-filter"\n max_connections = 4\n}\n',
+    ).replace('service = "db"\n}', 'service = "db"\n middlewares = ["some"]\n}')
+    HELLO = client_hello("a.test")
+    ACTS = (
+        *("connect", "connect", "connect", "hello", "hello", "say", "end", "reset"),
+        *("succeed", "succeed", "fail", "time", "read", "reload"),
+    )
+
+    def test_any_order(self):
+        """Clients, servers, time and reloads, in 60 random plays of 80 acts."""
+        seen = set()
+        for play in range(60):
+            chance = random.Random(play)
+            talk = self.begin(self.TEXT, answers_dials=False)
+            self.ends = []
+            for _ in range(80):
+                self.act(talk, chance)
+            for end in self.ends:
+                end._resets = chance.random() < 0.5
+            self.end(*self.ends)
+            talk.reactor.advance(30.0)
+            talk.reactor.settle()
+            for attempt in list(talk.attempts):
+                attempt.fail()
+            talk.reactor.advance(30.0)
+            talk.reactor.settle()
+            self.assertEqual((talk.door().connections, talk.attempts), (set(), []), play)
+            self.assertEqual((set(self.in_flight()), set(self.leased())), ({0}, {0}), play)
+            snapshots = []
+            talk.carrier.snapshot().addCallback(snapshots.append)
+            gauges = snapshots[0]["gauges"]
+            self.assertEqual([row["state"]["connections"] for row in gauges["middlewares"]], [0, 0], play)
+            self.assertEqual({row["in_use"] or 0 for row in gauges["services"]}, {0}, play)
+            turned_away = sum(row[2] for row in gauges["refused"]) - sum(way[2] == "connection-limit" for way in self.ways())
+            self.assertEqual(gauges["accepted"].get("pg", 0), len(self.ways()) + turned_away, play)
+            seen |= {way[2] for way in self.ways()}
+        self.assertGreater(len(seen), 8, seen)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def act(self, talk, chance):
+        kind = chance.choice(self.ACTS)
+        if kind == "connect":
+            self.ends.append(talk.connect(chance.choice(("192.0.2.1", "192.0.2.66"))))
+        elif kind == "time":
+            talk.reactor.advance(chance.choice((0.5, 3.0, 8.0)))
+        elif kind == "reload":
+            talk.reload(self.TEXT if chance.random() < 0.5 else self.TEXT.replace("tcp://b:1", "tcp://d:1"))
+        elif kind in ("succeed", "fail"):
+            if talk.attempts:
+                attempt = chance.choice(talk.attempts)
+                if kind == "succeed":
+                    self.ends.append(attempt.succeed())
+                else:
+                    attempt.fail(chance.choice((Outcome.CONNECT_REFUSED, Outcome.CONNECT_TIMEOUT)))
+        elif self.ends:
+            self.move(chance.choice(self.ends), kind, chance)
+        talk.reactor.settle()
+
+    def move(self, end, kind, chance):
+        if kind == "read":
+            end.take()
+        elif end.is_closed or end._sending_ended:
+            pass
+        elif kind == "end":
+            end.shutdown(1)
+        elif kind == "reset":
+            end._resets = True
+            end.close()
+        else:
+            try:
+                end.send(self.HELLO if kind == "hello" else bytes(chance.randrange(1, 200_000)))
+            except OSError:
+                pass
+
+
 class ProxyProtocolTests(TcpTestCase):
     """
     What servers are told.
