@@ -30,6 +30,7 @@ from a3sgw.listen.places import Place
 from a3sgw.listen.proxy_beginning import ProxyBeginning
 from a3sgw.listen.tcp_beginning import TcpBeginning
 from a3sgw.middleware.chain import Link
+from a3sgw.policy.shared_slots import SharedCount
 from a3sgw.proxy.entrypoint import AdminGate, Entrypoint, EntrypointTimeouts
 from a3sgw.proxy.tcp_entrypoint import TcpEntrypoint
 from a3sgw.route.table import HttpTable, RouteSpec, build_http_table
@@ -93,7 +94,10 @@ def assemble(config: GatewayConfig, previous: Generation | None, kit: Kit) -> Ge
             speakers = AddressSet(entrypoint.proxy_protocol.trusted_ips)
             beginning = ProxyBeginning(speakers, entrypoint.proxy_protocol.timeout, beginning)
         allowed = AddressSet(entrypoint.tcp_allowed_ips) if entrypoint.tcp_allowed_ips else None
-        gates = Gates(allowed, entrypoint.max_connections, gates_of(links), speakers)
+        shared = None
+        if kit.arena is not None and entrypoint.max_connections is not None:
+            shared = SharedCount(kit.arena, ("connections", name, entrypoint.address))
+        gates = Gates(allowed, entrypoint.max_connections, gates_of(links), speakers, shared)
         doors[name] = DoorPlan(parse_listen_address(entrypoint.address), gates, beginning, served)
     if config.dashboard.enabled and config.dashboard.address is not None:
         doors[DASHBOARD_ENTRYPOINT] = DoorPlan(

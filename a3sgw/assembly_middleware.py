@@ -73,6 +73,7 @@ class Middlewares:
             destination_of=lambda name: kit.outbound.open_service(self._services[name]),
             in_thread=kit.in_thread,
             chance=kit.chance,
+            arena=kit.arena,
         )
         return kit.catalog.factories[config.type].build(config, surroundings)
 

@@ -19,6 +19,7 @@ from a3sgw.message import LocalResponse, RequestHead
 from a3sgw.middleware.catalog import Catalog
 from a3sgw.net.connect import Dialer
 from a3sgw.observe.metrics import Metrics
+from a3sgw.policy.arena import Arena, share_of
 from a3sgw.proxy.entrypoint import Observers
 from a3sgw.service.strategies import Strategies
 
@@ -33,7 +34,8 @@ class Kit:
     What parts are built with; the same for all generations of one carrier.
 
     `ask` answers requests to the gateway's own API, `in_thread` calls a slow function elsewhere, `outbound` sends requests of the gateway's
-    own. `reactor` is for timed calls. `sticky_key` signs the cookies of services that are given no key. `connection_observers` are shown
+    own. `reactor` is for timed calls. `sticky_key` signs the cookies of services that are given no key. `arena` is what
+    several workers share; where there is only one, it is `None`. `connection_observers` are shown
     what went over tcp entrypoints, `observers` everything else.
     """
 
@@ -50,6 +52,13 @@ class Kit:
     in_thread: Callable[..., Deferred[Any]]
     chance: random.Random
     sticky_key: bytes
+    arena: Arena | None = None
+
+    def part_of(self, limit: int) -> int:
+        """
+        Return how much of a limit of the gateway this worker may use where nobody counts for all.
+        """
+        return limit if self.arena is None else share_of(limit, self.arena.workers)
 
 
 class Parts:

@@ -8,14 +8,17 @@ import hashlib
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
+from weakref import ref
 
 import attrs
 
 from a3sgw.assembly_parts import Kit, Parts, digest_of_files
 from a3sgw.config.address import http_url, parse_server_url
 from a3sgw.config.model import LoadBalancerConfig, PassiveHealthConfig, ServerConfig, ServiceConfig, StickyConfig
+from a3sgw.policy.arena import Arena
 from a3sgw.policy.budget import RetryBudget
 from a3sgw.policy.ejection import EjectionGroup, EjectionSettings
+from a3sgw.policy.shared_slots import Counter, SharedCount, Uncounted
 from a3sgw.policy.split import Sampler, Split
 from a3sgw.policy.sticky import name_server
 from a3sgw.policy.verdict import ProbeVerdict
@@ -24,7 +27,7 @@ from a3sgw.proxy.http1_client import Http1Client
 from a3sgw.proxy.mirror import Mirror, MirrorTally
 from a3sgw.proxy.pool import Pool, PoolSettings
 from a3sgw.proxy.tcp_link import TcpLink
-from a3sgw.service.backend import Backend, BackendAddress
+from a3sgw.service.backend import Backend, BackendAddress, Elsewhere
 from a3sgw.service.group import Group
 from a3sgw.service.judgement import Judgement
 from a3sgw.service.roster import BalancerSettings
@@ -62,6 +65,9 @@ def assemble_service(config: ServiceConfig, parts: Parts, kit: Kit, *, is_tcp: b
     backends = [_backends(config, each, parts, kit, is_tcp=is_tcp) for each in members]
     judgements = [_judgements(config, each, parts) for each in members]
     traits = _traits(config, parts, kit)
+    if kit.arena is not None and traits.room is not None and traits.room.per_backend:
+        for each in backends:
+            _count_elsewhere(each, kit.arena)
 
     def make() -> Service:
         settings = BalancerSettings(
@@ -151,9 +157,28 @@ def _room(config: ServiceConfig, parts: Parts, kit: Kit) -> WaitingRoom | None:
         return None
     waiting = scaling.buffer_size if scaling.buffer_enabled else 0
     bounds = (scaling.container_concurrency, waiting, float(scaling.buffer_timeout_secs))
-    return parts.take(
-        ("room", config.name, bounds), lambda: WaitingRoom(*bounds, kit.dialer.deadlines.seconds, kit.reactor.callLater)
-    )
+    key = ("room", config.name, bounds)
+
+    def make() -> WaitingRoom:
+        arena = kit.arena
+        counters: tuple[Counter, Counter] | None = None
+        if arena is not None:
+            counters = (SharedCount(arena, key) if scaling.container_concurrency else Uncounted(), SharedCount(arena, ("queue", key)))
+        return WaitingRoom(*bounds, kit.dialer.deadlines.seconds, kit.reactor.callLater, counters)
+
+    return parts.take(key, make)
+
+
+def _count_elsewhere(backends: Sequence[Backend], arena: Arena) -> None:
+    """
+    Have the workers know of each other how busy they keep `backends`.
+    """
+    for turn, backend in enumerate(backends):
+        if backend.elsewhere is None:
+            count = SharedCount(arena, ("backend", backend.service_name, backend.revision, backend.url, turn))
+            count.set(backend.in_flight)
+            backend.elsewhere = Elsewhere(count)
+            backend.followers += (ref(backend.elsewhere),)
 
 
 def _mirror(config: ServiceConfig, parts: Parts, kit: Kit) -> Mirror | None:
@@ -170,7 +195,7 @@ def _mirror(config: ServiceConfig, parts: Parts, kit: Kit) -> Mirror | None:
             tally,
             kit.dialer.deadlines,
             kit.reactor.callLater,
-            max_in_flight=mirror.max_in_flight,
+            max_in_flight=kit.part_of(mirror.max_in_flight),
             max_body_bytes=mirror.max_body_bytes,
             timeout=mirror.timeout,
         )
@@ -224,7 +249,7 @@ def _backend(
 ) -> Backend:
     pooling = config.connection_pool
     settings = PoolSettings(
-        max_connections=pooling.max_connections,
+        max_connections=kit.part_of(pooling.max_connections),
         max_idle_connections=pooling.max_idle_connections,
         idle_timeout=pooling.idle_timeout,
     )

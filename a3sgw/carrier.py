@@ -36,6 +36,7 @@ from a3sgw.observe.accesslog import AccessLog
 from a3sgw.observe.logsink import FileSink
 from a3sgw.observe.metrics import Metrics
 from a3sgw.observe.snapshot import Gauges
+from a3sgw.policy.arena import Arena
 from a3sgw.proxy.entrypoint import Observers
 from a3sgw.proxy.outbound import Outbound
 from a3sgw.proxy.tcp_entrypoint import TcpEntrypoint
@@ -77,7 +78,8 @@ class Carrier:
 
     `control` answers what is not for this side to decide. `seconds` is the clock of all deadlines. The other arguments are for tests: what
     opens an access log, what reaches backends, what binds a listening socket, which types of middlewares there are, and what calls a slow
-    function in a thread. A carrier that is one of several is given the `sticky_key` that all of them sign with.
+    function in a thread. A carrier that is one of several is given the `sticky_key` that all of them sign with, and the `arena` that they
+    share.
     """
 
     FLUSH_SECONDS: Final = 0.5
@@ -95,6 +97,7 @@ class Carrier:
         strategies: Strategies | None = None,
         in_thread: Callable[..., Deferred[Any]] | None = None,
         sticky_key: bytes | None = None,
+        arena: Arena | None = None,
     ) -> None:
         self._reactor = reactor
         self._control = control
@@ -111,6 +114,7 @@ class Carrier:
             strategies or find_strategies(),
             in_thread or self._call_in_thread,
             sticky_key or os.urandom(32),
+            arena,
         )
         self._access: _Log | None = None
         self._tally = DoorTally()
@@ -123,7 +127,13 @@ class Carrier:
         self._dropped_before = 0
 
     def _make_kit(
-        self, dialer: Dialer, catalog: Catalog, strategies: Strategies, in_thread: Callable[..., Deferred[Any]], sticky_key: bytes
+        self,
+        dialer: Dialer,
+        catalog: Catalog,
+        strategies: Strategies,
+        in_thread: Callable[..., Deferred[Any]],
+        sticky_key: bytes,
+        arena: Arena | None,
     ) -> Kit:
         return Kit(
             reactor=self._reactor,
@@ -139,6 +149,7 @@ class Carrier:
             in_thread=in_thread,
             chance=random.Random(),
             sticky_key=sticky_key,
+            arena=arena,
         )
 
     # -- taking a configuration
@@ -246,6 +257,7 @@ class Carrier:
             door.entrypoint = plan.entrypoint
             door.gates = plan.gates
             door.beginning = plan.beginning
+            door.count_shared()
             doors[name] = door
         self._doors = doors
         self._generation = new

@@ -34,6 +34,7 @@ from a3sgw.message import LocalResponse, RequestHead
 from a3sgw.net.connect import Dialer
 from a3sgw.net.deadline import Deadlines
 from a3sgw.net.reactor import flush_queue
+from a3sgw.policy.arena import Arena
 from a3sgw.view import GatewayView, make_api
 from a3sgw.workers.events import EventDesk
 from a3sgw.workers.fleet import Fleet, worker_count
@@ -93,7 +94,7 @@ class Gateway(MultiService):
         if size == 1:
             return Carrier(self._reactor, self)
         desk = EventDesk(time.monotonic)
-        return Fleet(self._reactor, self, size, Nursery(self._reactor), bind, os.urandom(32), desk.take)
+        return Fleet(self._reactor, self, size, Nursery(self._reactor), bind, os.urandom(32), Arena.create(size), desk.take)
 
     # -- life
 

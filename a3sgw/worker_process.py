@@ -78,7 +78,7 @@ def _live(sock: socket.socket) -> int:
     loop: Any = reactor
 
     def make_carrier(terms: Terms, control: Any, bind: Any) -> Carrier:
-        return Carrier(loop, control, bind=bind, sticky_key=terms.sticky_key)
+        return Carrier(loop, control, bind=bind, sticky_key=terms.sticky_key, arena=terms.arena)
 
     worker = Worker(loop, make_carrier, settle_memory, lambda: loop.callWhenRunning(loop.stop))
     channel = Channel(sock, loop, worker.link.received, worker.link.frames_lost)

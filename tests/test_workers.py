@@ -379,3 +379,152 @@ class EndTests(WorkersCase):
         for _ in range(4):
             self.assertEqual(fetch(self.port, "/broken").status, 503)
         self.assertEqual(metrics(self.port)['gateway_backend_up{service="broken",backend="http://127.0.0.1:1"}'], 0.0)
+
+
+class LimitTests(WorkersCase):
+    """
+    What is set for the gateway holds for all workers together.
+    """
+
+    size = 4
+
+    def limited(self, middleware: str, *, path: str = "/") -> str:
+        """
+        Return a configuration whose only router has a middleware.
+        """
+        text = self.text().replace('service = "app"', 'service = "app"\n  middlewares = ["limit"]')
+        return f'{text}middlewares "limit" {{\n{middleware}\n}}\n'
+
+    def test_rate(self):
+        """
+        A rate of 100 a second admits 100 a second, to within two in a hundred, however many workers there are.
+        """
+        self.gateway = self.start(self.limited('type = "rate-limit"\nrate = 100\nburst = 10\nheaders = false'))
+        admitted: list[float] = []
+        refused: list[float] = []
+        stopped = threading.Event()
+        self.addCleanup(stopped.set)
+
+        def ask() -> None:
+            while not stopped.is_set():
+                # A connection of its own now and then, for another worker.
+                with Client(self.port) as client:
+                    for _ in range(20):
+                        status = client.fetch("/").status
+                        (admitted if status == 200 else refused).append(time.monotonic())
+                        time.sleep(0.002)
+
+        threads = [threading.Thread(target=ask, daemon=True) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        time.sleep(5.0)
+        stopped.set()
+        for thread in threads:
+            thread.join(PATIENCE)
+        # Ten come at once, and are not part of the rate.
+        rate = (len(admitted) - 10) / (max(admitted) - min(admitted))
+        self.assertLess(abs(rate - 100), 2.0, (len(admitted), len(refused)))
+        self.assertGreater(len(refused), len(admitted), "there was more than enough")
+        gateway_runs = {record["request_id"][:12] for record in read_records(self.log) if record["status"] == 200}
+        self.assertEqual(len(gateway_runs), 4, "all workers took part")
+        self.stop(self.gateway)
+
+    def test_connections(self):
+        """
+        `max_connections` counts the connections of all workers, and those of one that is killed no more.
+        """
+        self.begin(entrypoint="max_connections = 5")
+        clients = [self.connect() for _ in range(5)]
+        self.assertEqual([client.fetch("/").status for client in clients], [200] * 5)
+        self.assertEqual(fetch(self.port).status, 503)
+        self.assertEqual([fetch(self.port).status for _ in range(8)], [503] * 8)
+        clients[0].close()
+        wait_until(lambda: fetch(self.port).status == 200, "there is room for one", 3.0)
+        held = self.workers_of_connections()
+        victim, lost = held.most_common(1)[0]
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: "serves" in self.gateway.stderr(), "another serves")
+        more = [self.connect() for _ in range(lost + 1)]
+        wait_until(lambda: sum(self.holds(client) for client in more) == lost + 1, "there is room for those that were lost", 3.0)
+        self.assertEqual(fetch(self.port).status, 503)
+
+    def holds(self, client: Client) -> bool:
+        with contextlib.suppress(OSError, AssertionError, EOFError):
+            return client.fetch("/").status == 200
+        return False
+
+    def workers_of_connections(self) -> Counter[int]:
+        """
+        Return how many client connections each worker has.
+        """
+        found: Counter[int] = Counter()
+        port = f":{self.port:04X}"
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        inodes = {fields[9] for fields in lines if fields[1].endswith(port) and fields[3] == "01"}
+        for pid in self.workers():
+            for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    found[pid] += os.readlink(descriptor).removeprefix("socket:[").removesuffix("]") in inodes
+        return found
+
+    def check_places(self, places: int, waiting: int) -> None:
+        """
+        Fail unless of many slow requests at a time `places` are served, `waiting` wait and are served later, and all others are refused.
+        """
+        arrived = threading.Semaphore(0)
+        go = threading.Event()
+        self.addCleanup(go.set)
+        most = 0
+        now = 0
+        lock = threading.Lock()
+
+        def play(scene: Any, head: bytes) -> None:
+            nonlocal most, now
+            with lock:
+                now += 1
+                most = max(most, now)
+            arrived.release()
+            go.wait(PATIENCE)
+            time.sleep(0.02)
+            with lock:
+                now -= 1
+            scene.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+        self.old.on("/slow", play)
+        clients = [self.connect() for _ in range(places + waiting + 6)]
+        for client in clients:
+            client.ask("/slow")
+        for _ in range(places):
+            self.assertTrue(arrived.acquire(timeout=PATIENCE))
+        time.sleep(0.3)
+        self.assertEqual(now, places)
+        go.set()
+        statuses = Counter(client.read_answer().status for client in clients)
+        self.assertEqual(most, places)
+        self.assertEqual(statuses[200], places + waiting, statuses)
+
+    def test_in_flight(self):
+        """
+        `in-flight` admits so many at a time and no more; who waits in one worker gets a place that comes free in another.
+        """
+        self.gateway = self.start(self.limited('type = "in-flight"\namount = 3'))
+        self.check_places(3, 0)
+        self.gateway.reload(self.limited('type = "in-flight"\namount = 2\nqueue_size = 10\nqueue_timeout_ms = 10000'))
+        self.check_places(2, 10)
+
+    def test_in_flight_of_each_client(self):
+        """
+        So it does for each client.
+        """
+        self.gateway = self.start(self.limited('type = "in-flight"\namount = 3\nsource = "client-ip"'))
+        self.check_places(3, 0)
+        self.check_places(3, 0)
+
+    def test_container_concurrency(self):
+        """
+        A server has no more requests at a time than it may have, by all workers together.
+        """
+        scaling = "scaling {\n container_concurrency = 3\n buffer_enabled = true\n buffer_size = 6\n}"
+        text = self.text().replace("load_balancer {", f"{scaling}\n load_balancer {{")
+        self.gateway = self.start(text)
+        self.check_places(3, 6)

@@ -3,6 +3,8 @@ A listening socket and the connections that came through it.
 
 A door outlives generations: a reload that keeps its address keeps its socket, and only hands it another `Entrypoint` to serve. Whoever is
 turned away at the door is told why in as few bytes as possible, and counted.
+
+Long because a listening socket has one life, from its binding to the end of its last connection.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from a3sgw.net.caller import Caller
 from a3sgw.net.deadline import Deadlines
 from a3sgw.net.reactor import FlushQueue
 from a3sgw.net.stream import Stream, prepare_tcp
+from a3sgw.policy.shared_slots import SharedCount
 from a3sgw.proxy.entrypoint import Entrypoint
 from a3sgw.proxy.tcp_entrypoint import TcpEntrypoint
 from a3sgw.wire.proxyprotocol import endpoint_of
@@ -68,12 +71,14 @@ class Gates:
     """
     Who may come in: `allowed` addresses (`None` is everybody), how many connections at a time (`None` is any number), and whom the
     middlewares of the entrypoint let in. Of the peers among `speakers` it is judged later, when it is known whom they speak for.
+    Several workers count together in `shared`.
     """
 
     allowed: AddressSet | None = None
     max_connections: int | None = None
     hooks: tuple[IConnectionGate, ...] = ()
     speakers: AddressSet | None = None
+    shared: SharedCount | None = None
 
 
 class DoorTally:
@@ -239,6 +244,7 @@ class Door:
         A connection is gone.
         """
         self.connections.discard(connection)
+        self.count_shared()
         if self._let_in:
             self._tell_ended(*self._let_in.pop(connection, ((), b"")))
         if self.is_draining and not self.connections and self.idle is not None:
@@ -298,10 +304,10 @@ class Door:
         gates = self.gates
         tally.accepted[name] = tally.accepted.get(name, 0) + 1
         if gates.speakers is not None and gates.speakers.contains(packed):
-            gates = Gates(max_connections=gates.max_connections)
+            gates = Gates(max_connections=gates.max_connections, shared=gates.shared)
         if gates.allowed is not None and not gates.allowed.contains(packed):
             self._turn_away(sock, Outcome.ADDRESS_REFUSED)
-        elif gates.max_connections is not None and len(self.connections) >= gates.max_connections:
+        elif gates.max_connections is not None and not self._has_room(gates, gates.max_connections):
             self._turn_away(sock, Outcome.CONNECTION_LIMIT)
         elif gates.hooks and (outcome := self._ask_hooks(gates.hooks, packed)) is not None:
             self._turn_away(sock, outcome)
@@ -311,8 +317,19 @@ class Door:
             except Exception:
                 # Whoever has counted this connection must not count it for ever.
                 self._tell_ended(gates.hooks, packed)
+                self.count_shared()
                 raise
             stream.start()
+
+    def _has_room(self, gates: Gates, limit: int) -> bool:
+        return len(self.connections) < limit if gates.shared is None else gates.shared.take(limit)
+
+    def count_shared(self) -> None:
+        """
+        Tell the other workers, if there are any, how many connections this one has.
+        """
+        if self.gates.shared is not None:
+            self.gates.shared.set(len(self.connections))
 
     def _begin_connection(self, sock: socket.socket, caller: Caller, hooks: tuple[IConnectionGate, ...]) -> Stream:
         sock.setblocking(False)
@@ -354,6 +371,7 @@ class Door:
                 self._log.failure("bug in {hook!r}", hook=hook)
 
     def _turn_away(self, sock: socket.socket, outcome: Outcome) -> None:
+        self.count_shared()
         self._tally.count_refused(self.entrypoint.name, outcome)
         sock.setblocking(False)
         try:

@@ -34,6 +34,8 @@ from a3sgw.middleware.source import (
     source_setting,
 )
 from a3sgw.middleware.surroundings import Surroundings
+from a3sgw.policy.arena import fit_key
+from a3sgw.policy.shared_slots import POLL_SECONDS, Counter, KeyCounter, SharedCount, SharedSlots, SharedTally
 from a3sgw.policy.slots import Admission, Slots
 from a3sgw.refusal import refusal
 
@@ -116,16 +118,32 @@ class InFlight:
         self._patience = (config.queue_timeout_ms or _DEFAULT_PATIENCE_MS) / 1000
         self._later = surroundings.reactor.callLater
         self._key_of = key_reader(config)
+        self._arena = surroundings.arena
+        self._name = ("in-flight", surroundings.owner, config)
+        self._tallies: tuple[SharedTally, SharedTally] | None = None
+        if self._arena is not None and config.source != "router":
+            self._tallies = (SharedTally(self._arena, self._name), SharedTally(self._arena, ("queue", self._name)))
         self._sources: dict[bytes, Slots[Exchange]] = {}
         # With one source for all there is no need to find it.
-        self._only = (b"", self._make_slots()) if config.source == "router" else None
+        self._only = (b"", self._make_slots(b"")) if config.source == "router" else None
+        self._poll: Any = None
         self._waits: dict[Exchange, _Wait] = {}
 
     def __repr__(self) -> str:
         return f"<InFlight {self._config.name} of {self._config.amount} by {self._config.source}, {dict(self.describe())}>"
 
-    def _make_slots(self) -> Slots[Exchange]:
-        return Slots(self._config.amount, max_waiting=self._config.queue_size)
+    def _make_slots(self, key: bytes) -> Slots[Exchange]:
+        config = self._config
+        if self._arena is None:
+            return Slots(config.amount, max_waiting=config.queue_size)
+        counters: tuple[Counter, Counter]
+        if self._tallies is None:
+            counters = (SharedCount(self._arena, self._name), SharedCount(self._arena, ("queue", self._name)))
+        else:
+            places, queue = self._tallies
+            fit = fit_key(key, self._arena.secret)
+            counters = (KeyCounter(places, fit), KeyCounter(queue, fit))
+        return SharedSlots(config.amount, *counters, max_waiting=config.queue_size)
 
     def on_request(self, exchange: Exchange) -> LocalResponse | Deferred[LocalResponse | None] | None:
         """
@@ -157,25 +175,47 @@ class InFlight:
         key = self._key_of(exchange.head)
         slots = self._sources.get(key)
         if slots is None:
-            slots = self._sources[key] = self._make_slots()
+            slots = self._sources[key] = self._make_slots(key)
         return key, slots
 
     def _give_back(self, place: tuple[bytes, Slots[Exchange]]) -> None:
-        key, slots = place
-        successor = slots.release()
+        successor = place[1].release()
         if successor is not None:
-            wait = self._waits[successor]
-            wait.call.cancel()
-            # In an event of its own: here another exchange is about to end, and many refused in a row would be as many calls deep.
-            wait.call = self._later(0, self._admit, successor)
-        elif not slots.in_use and self._only is None:
+            self._admit_soon(successor)
+        else:
+            self._forget_idle(place)
+
+    def _forget_idle(self, place: tuple[bytes, Slots[Exchange]]) -> None:
+        key, slots = place
+        if not slots.in_use and not slots.waiting and self._only is None:
             del self._sources[key]
+
+    def _admit_soon(self, successor: Exchange) -> None:
+        wait = self._waits[successor]
+        wait.call.cancel()
+        # In an event of its own: here another exchange is about to end, and many refused in a row would be as many calls deep.
+        wait.call = self._later(0, self._admit, successor)
+
+    def _look(self) -> None:
+        """
+        See whether places have come free in other workers.
+        """
+        self._poll = None
+        for slots in {id(wait.place[1]): wait.place[1] for wait in self._waits.values()}.values():
+            for successor in slots.resize(self._config.amount):
+                self._admit_soon(successor)
+        self._look_later()
+
+    def _look_later(self) -> None:
+        if self._arena is not None and self._waits and self._poll is None:
+            self._poll = self._later(POLL_SECONDS, self._look)
 
     # -- waiting
 
     def _wait(self, exchange: Exchange, place: tuple[bytes, Slots[Exchange]]) -> Deferred[LocalResponse | None]:
         result: Deferred[LocalResponse | None] = Deferred(lambda _: self._leave(exchange))
         self._waits[exchange] = _Wait(place, result, self._later(self._patience, self._time_over, exchange))
+        self._look_later()
         return result
 
     def _admit(self, exchange: Exchange) -> None:
@@ -186,6 +226,7 @@ class InFlight:
     def _time_over(self, exchange: Exchange) -> None:
         wait = self._waits.pop(exchange)
         wait.place[1].leave(exchange)
+        self._forget_idle(wait.place)
         wait.result.callback(self._refusal(exchange))
 
     def _leave(self, exchange: Exchange) -> None:
@@ -194,7 +235,9 @@ class InFlight:
         """
         wait = self._waits.pop(exchange)
         wait.call.cancel()
-        if not wait.place[1].leave(exchange):
+        if wait.place[1].leave(exchange):
+            self._forget_idle(wait.place)
+        else:
             # It was given a place a moment ago.
             self._give_back(wait.place)
 

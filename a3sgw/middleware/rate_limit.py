@@ -36,6 +36,7 @@ from a3sgw.middleware.source import (
 )
 from a3sgw.middleware.surroundings import Surroundings
 from a3sgw.policy.bucket import Buckets
+from a3sgw.policy.shared_bucket import SharedBuckets
 
 if TYPE_CHECKING:
     from a3sgw.proxy.exchange import Exchange
@@ -102,7 +103,12 @@ class RateLimit:
 
     def __init__(self, config: RateLimitConfig, surroundings: Surroundings) -> None:
         self._quota = quota = Quota(config.rate, config.period_secs, config.burst)
-        self._buckets = Buckets(quota.per_second, quota.burst, config.max_clients, surroundings.chance)
+        self._buckets: Buckets | SharedBuckets
+        if surroundings.arena is None:
+            self._buckets = Buckets(quota.per_second, quota.burst, config.max_clients, surroundings.chance)
+        else:
+            name = ("rate-limit", surroundings.owner, config)
+            self._buckets = SharedBuckets(quota.per_second, quota.burst, config.max_clients, surroundings.arena, name)
         self._key_of = key_reader(config)
         self._seconds = surroundings.seconds
         self._tells = config.headers

@@ -20,6 +20,7 @@ from a3sgw.interfaces import IDestination, IOutbound
 
 if TYPE_CHECKING:
     from a3sgw.message import Field, LocalResponse
+    from a3sgw.policy.arena import Arena
     from a3sgw.service.service import Service
 
 __all__ = ["Nowhere", "Surroundings", "still_surroundings"]
@@ -33,7 +34,8 @@ class Surroundings:
     `owner` says whose middleware it is: `router "api"` or `entrypoint "web"`. `seconds` is the monotonic clock of all deadlines,
     `wall_clock` gives seconds of the epoch. `reactor` is there for timed calls and for the connections of libraries. `outbound` sends small
     requests, `destination_of` does so to a service of this configuration, by its name. `in_thread` calls a function that would take long
-    (a slow hash, say) elsewhere and gives its result. `chance` is the source of everything random that is not a secret.
+    (a slow hash, say) elsewhere and gives its result. `chance` is the source of everything random that is not a secret. Where several
+    processes carry the traffic, `arena` is what they share; otherwise it is `None`.
     """
 
     owner: str
@@ -44,6 +46,7 @@ class Surroundings:
     destination_of: Callable[[str], IDestination]
     in_thread: Callable[..., Deferred[Any]]
     chance: random.Random
+    arena: Arena | None = None
 
 
 @implementer(IOutbound, IDestination)

@@ -21,6 +21,7 @@ from a3sgw.errors import Outcome
 from a3sgw.interfaces import IConnectionGate, IStateSource
 from a3sgw.middleware.factory import MiddlewareFactory
 from a3sgw.middleware.surroundings import Surroundings
+from a3sgw.policy.shared_slots import SharedCount
 
 __all__ = ["TcpFilter", "TcpFilterConfig", "factory"]
 
@@ -70,6 +71,8 @@ class TcpFilter:
         self._allowed = AddressSet(config.allowed_ips) if config.allowed_ips else None
         self._limit = config.max_connections
         self._open = 0
+        arena = surroundings.arena
+        self._shared = None if arena is None else SharedCount(arena, ("tcp-filter", surroundings.owner, config))
 
     def __repr__(self) -> str:
         return f"<TcpFilter {self._open} open, at most {self._limit}, for {self._allowed}>"
@@ -80,7 +83,7 @@ class TcpFilter:
         """
         if self._allowed is not None and not self._allowed.contains(peer_packed):
             return Outcome.ADDRESS_REFUSED
-        if self._limit is not None and self._open >= self._limit:
+        if self._limit is not None and not self._has_room(self._limit):
             return Outcome.CONNECTION_LIMIT
         self._open += 1
         return None
@@ -90,6 +93,11 @@ class TcpFilter:
         Make room for another.
         """
         self._open -= 1
+        if self._shared is not None:
+            self._shared.set(self._open)
+
+    def _has_room(self, limit: int) -> bool:
+        return self._open < limit if self._shared is None else self._shared.take(limit)
 
     def describe(self) -> Mapping[str, str | int | float]:
         """

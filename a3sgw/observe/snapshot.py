@@ -191,18 +191,21 @@ def _merged_connections(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
 
 def _merged_states(rows: Sequence[MiddlewareGauge]) -> dict[str, Any]:
     """
-    Add up the numbers; of words, such as a circuit's state, the worst that any carrier sees.
+    Add up the numbers, but for those that each carrier knows of all; of words, such as a circuit's state, the worst that any carrier sees.
     """
     state: dict[str, Any] = {}
     for row in rows:
         for key, value in row["state"].items():
-            if isinstance(value, str):
+            if key in _OF_ALL or (key == "clients" and "max_clients" in row["state"]):
+                state[key] = max(state.get(key, value), value)
+            elif isinstance(value, str):
                 state[key] = max(state.get(key, value), value, key=lambda word: _BADNESS.get(word, 0))
             else:
                 state[key] = state.get(key, 0) + value
     return state
 
 
+_OF_ALL = frozenset(["burst", "max_clients", "rate"])
 _BADNESS = {"closed": 0, "half-open": 1, "open": 2}
 
 

@@ -12,9 +12,10 @@ import attrs
 from a3sgw.policy.verdict import Verdicts
 
 if TYPE_CHECKING:
+    from a3sgw.policy.shared_slots import SharedCount
     from a3sgw.service.follow import Follower
 
-__all__ = ["Backend", "BackendAddress"]
+__all__ = ["Backend", "BackendAddress", "Elsewhere"]
 
 
 @attrs.frozen(slots=True)
@@ -34,6 +35,21 @@ class BackendAddress:
     authority: bytes
 
 
+class Elsewhere:
+    """
+    Keeps the workers' counts of exchanges with one backend.
+    """
+
+    def __init__(self, count: SharedCount) -> None:
+        self.count = count
+
+    def load_changed(self, backend: Backend) -> None:
+        """
+        Say how many this worker has.
+        """
+        self.count.set(backend.in_flight)
+
+
 class Backend:
     """
     One server of a service, as balancers see it.
@@ -41,12 +57,14 @@ class Backend:
     `in_flight` counts exchanges that have chosen this backend and not let go of it. `is_usable` says whether it may be chosen for the next
     new client, as its service last decided from the `verdicts`; `usable_since` is when it last became usable (seconds of the monotonic
     clock). `followers` hear whenever `in_flight` changes. `watch` is told of attempts, if anybody cares.
+    `elsewhere` says how many exchanges it serves by other workers, where that matters.
     `sticky_name` is what cookies call it. `pool` holds its connections, `series` its metrics; both are set by assembly.
     """
 
     __slots__ = (
         "__weakref__",
         "address",
+        "elsewhere",
         "followers",
         "in_flight",
         "is_usable",
@@ -69,6 +87,7 @@ class Backend:
         self.weight = weight
         self.revision = revision
         self.in_flight = 0
+        self.elsewhere: Elsewhere | None = None
         self.followers: tuple[ref[Follower], ...] = ()
         self.is_usable = True
         self.usable_since = float("-inf")
@@ -93,6 +112,13 @@ class Backend:
         self.in_flight -= 1
         if self.followers:
             self.load_changed()
+
+    def is_full(self, limit: int) -> bool:
+        """
+        Tell whether it serves as many exchanges as it may.
+        """
+        elsewhere = self.elsewhere
+        return self.in_flight + (0 if elsewhere is None else elsewhere.count.others) >= limit
 
     def load_changed(self) -> None:
         """

@@ -68,8 +68,8 @@ class Group:
         candidates: Sequence[Backend] = self.usable
         if tried:
             candidates = [backend for backend in candidates if backend not in tried]
-        if limit and any(backend.in_flight >= limit for backend in candidates):
-            candidates = [backend for backend in candidates if backend.in_flight < limit]
+        if limit and any(backend.is_full(limit) for backend in candidates):
+            candidates = [backend for backend in candidates if not backend.is_full(limit)]
         if not candidates:
             return None
         return self._balancer.choose(candidates, record)
@@ -78,4 +78,4 @@ class Group:
         """
         Tell whether `choose` would have anybody to choose among.
         """
-        return any(backend not in tried and (not limit or backend.in_flight < limit) for backend in self.usable)
+        return any(backend not in tried and (not limit or not backend.is_full(limit)) for backend in self.usable)

@@ -201,7 +201,7 @@ class Service:
         """
         Tell whether `backend` may go on serving a client that is bound to it: also while it drains.
         """
-        if self._limit and backend.in_flight >= self._limit:
+        if self._limit and backend.is_full(self._limit):
             return False
         return backend in group.usable or (backend.verdicts.is_draining and backend.verdicts.may_continue)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from a3sgw.errors import Outcome
+from a3sgw.policy.shared_slots import POLL_SECONDS, Counter, SharedSlots
 from a3sgw.policy.slots import Admission, Slots
 
 __all__ = ["Guest", "WaitingRoom"]
@@ -42,19 +43,31 @@ class WaitingRoom:
     The places of one service. It outlives reloads that change other things about the service.
 
     `seconds` is the clock, `later` begins a timed call as `callLater` of a reactor does. `per_backend` is how many requests one server
-    serves at a time, 0 for any number.
+    serves at a time, 0 for any number. Where there are several workers, `counters`
+    count places and those who wait for all of them.
     """
 
-    __slots__ = ("_later", "_seconds", "_slots", "_timer", "per_backend")
+    __slots__ = ("_later", "_poll", "_seconds", "_slots", "_timer", "per_backend")
 
     MANY = 1 << 40
     """The limit where there is none."""
 
     def __init__(
-        self, per_backend: int, max_waiting: int, patience: float, seconds: Callable[[], float], later: Callable[..., Any]
+        self,
+        per_backend: int,
+        max_waiting: int,
+        patience: float,
+        seconds: Callable[[], float],
+        later: Callable[..., Any],
+        counters: tuple[Counter, Counter] | None = None,
     ) -> None:
         self.per_backend = per_backend
-        self._slots: Slots[Guest] = Slots(0, max_waiting=max_waiting, patience=patience)
+        self._slots: Slots[Guest]
+        if counters is None:
+            self._slots = Slots(0, max_waiting=max_waiting, patience=patience)
+        else:
+            self._slots = SharedSlots(0, *counters, max_waiting=max_waiting, patience=patience)
+        self._poll: Any = None
         self._seconds = seconds
         self._later = later
         self._timer: Any = None
@@ -88,8 +101,10 @@ class WaitingRoom:
         Give `guest` a place, or let it wait, or neither.
         """
         admission = self._slots.acquire(guest, self._seconds())
-        if admission is Admission.QUEUED and self._timer is None:
-            self._set_timer()
+        if admission is Admission.QUEUED:
+            if self._timer is None:
+                self._set_timer()
+            self._look_later()
         return admission
 
     def leave(self, guest: Guest) -> None:
@@ -128,8 +143,25 @@ class WaitingRoom:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._poll is not None:
+            self._poll.cancel()
+            self._poll = None
         for guest in self._slots.drain():
             guest.waited_in_vain(Outcome.NO_BACKEND)
+
+    def _look_later(self) -> None:
+        if self._poll is None and self._slots.waiting and isinstance(self._slots, SharedSlots):
+            self._poll = self._later(POLL_SECONDS, self._look)
+
+    def _look(self) -> None:
+        """
+        See whether places have come free in other workers.
+        """
+        self._poll = None
+        admitted = self._slots.resize(self._slots.limit)
+        self._look_later()
+        for guest in admitted:
+            guest.place_given()
 
     def _set_timer(self) -> None:
         deadline = self._slots.deadline

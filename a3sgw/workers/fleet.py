@@ -24,10 +24,10 @@ from a3sgw.config.model import GatewayConfig
 from a3sgw.errors import AssemblyError
 from a3sgw.interfaces import ICarrier, IControl
 from a3sgw.observe.snapshot import merge_snapshots, remainder_of
+from a3sgw.policy.arena import Arena
 from a3sgw.workers.link import Ask, Link, LinkError
 from a3sgw.workers.remote import RemoteCarrier, answer_control
 from a3sgw.workers.sockets import Sockets
-from a3sgw.workers.worker import Terms
 
 __all__ = ["Fleet", "Processes", "worker_count"]
 
@@ -86,7 +86,7 @@ class _Member:
 @implementer(ICarrier)
 class Fleet:
     """
-    `size` workers from `processes`. `bind` gives listening sockets, `relay` takes the events that workers log.
+    `size` workers from `processes`. `bind` gives listening sockets, `arena` is what they share, `relay` takes the events that workers log.
     """
 
     STEADY_SECONDS: Final = 5.0
@@ -105,6 +105,7 @@ class Fleet:
         processes: Processes,
         bind: Callable[..., Any],
         sticky_key: bytes,
+        arena: Arena | None = None,
         relay: Callable[[int, Ask], object] = lambda slot, event: None,
     ) -> None:
         self.size = size
@@ -113,6 +114,7 @@ class Fleet:
         self._processes = processes
         self._sockets = Sockets(bind)
         self._sticky_key = sticky_key
+        self._arena = arena
         self._relay = relay
         self._members: dict[int, _Member] = {}
         self._config: GatewayConfig | None = None
@@ -255,8 +257,8 @@ class Fleet:
         member.remote = RemoteCarrier(link, self._reactor, lambda what: self._end_silent(member, what))
         self._members[slot] = member
         self._processes.bear(slot, link)
-        terms = Terms(slot=slot, size=self.size, sticky_key=self._sticky_key)
-        link.tell("terms", terms.slot, terms.size, terms.sticky_key.hex())
+        shared = [] if self._arena is None else [self._arena.descriptor]
+        link.tell("terms", slot, self.size, self._sticky_key.hex(), descriptors=shared)
         return member
 
     def _end_silent(self, member: _Member, what: str) -> None:
@@ -268,6 +270,8 @@ class Fleet:
         if self._members.get(member.slot) is not member:
             return
         del self._members[member.slot]
+        if self._arena is not None:
+            self._arena.clear(member.slot)
         self._keep_counts(member)
         if self._is_ending or self._config is None:
             return

@@ -19,6 +19,7 @@ from a3sgw.errors import AssemblyError
 from a3sgw.interfaces import IControl
 from a3sgw.listen.places import Place
 from a3sgw.message import LocalResponse, RequestHead
+from a3sgw.policy.arena import Arena
 from a3sgw.workers.crossing import pack_head, unpack_response
 from a3sgw.workers.link import Ask, Link
 
@@ -28,12 +29,14 @@ __all__ = ["Inherited", "RemoteControl", "Terms", "Worker"]
 @attrs.frozen(kw_only=True)
 class Terms:
     """
-    What a worker is told first: which one it is (from 0), of how many, and the key that all sign cookies with.
+    What a worker is told first: which one it is (from 0), of how many, the key that all sign cookies with, and what
+    they share.
     """
 
     slot: int
     size: int
     sticky_key: bytes
+    arena: Arena | None = None
 
 
 @implementer(IControl)
@@ -145,7 +148,8 @@ class Worker:
 
     def _take_terms(self, asked: Ask) -> None:
         slot, size, key = asked.arguments
-        terms = Terms(slot=slot, size=size, sticky_key=bytes.fromhex(key))
+        arena = Arena(asked.descriptors[0], slot, size) if asked.descriptors else None
+        terms = Terms(slot=slot, size=size, sticky_key=bytes.fromhex(key), arena=arena)
         self._carrier = self._make_carrier(terms, RemoteControl(self.link), self._inherited.take)
         self._tell_totals()
 
