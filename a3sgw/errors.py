@@ -130,6 +130,7 @@ class Outcome(enum.Enum):
     CONNECT_FAILED = (502, "destination_ip_unroutable", True, "Backend cannot be reached")
     CONNECT_TIMEOUT = (504, "connection_timeout", True, "Connecting to the backend timed out")
     DNS_ERROR = (502, "dns_error", True, "Backend name cannot be resolved")
+    STREAM_REFUSED = (503, "connection_limit_reached", True, "Backend refused the request without looking at it")
     BACKEND_CLOSED = (502, "connection_terminated", True, "Backend closed the connection")
     BACKEND_STALLED = (504, "connection_write_timeout", True, "Backend stopped reading the request")
     RESPONSE_TIMEOUT = (504, "http_response_timeout", True, "Backend did not answer in time")
@@ -153,6 +154,7 @@ _BEFORE_SENDING = frozenset(
         Outcome.CONNECT_FAILED,
         Outcome.CONNECT_TIMEOUT,
         Outcome.DNS_ERROR,
+        Outcome.STREAM_REFUSED,
     )
 )
 

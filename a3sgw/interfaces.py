@@ -263,6 +263,11 @@ class ILessee(Interface):
         caller's to change.
         """
 
+    def request_fields(address: BackendAddress) -> list[tuple[bytes, bytes]]:
+        """
+        Return the request as HTTP/2 header fields for the server at `address`, pseudo-header fields first, framing included.
+        """
+
     def interim_received(head: ResponseHead) -> None:
         """
         A 1xx response arrived, but not 101.

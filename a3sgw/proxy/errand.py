@@ -17,6 +17,7 @@ from zope.interface import implementer
 from a3sgw.errors import Outcome, ProtocolError, UpstreamError
 from a3sgw.interfaces import ILessee, IUpstream
 from a3sgw.message import IDEMPOTENT, Field, LocalResponse, RequestHead, ResponseHead
+from a3sgw.proxy.forwarding import framing_fields, pseudo_fields
 from a3sgw.proxy.lessee import Choice, Lessee
 from a3sgw.service.backend import BackendAddress
 from a3sgw.wire.fields import (
@@ -113,6 +114,15 @@ class Errand(Lessee):
         prefix = address.prefix if head.target != b"*" else b""
         first = b"%b %b%b HTTP/1.1\r\nHost: %b" % (head.method, prefix, head.target, address.authority)
         return [first, *(field.line for field in head.fields)]
+
+    def request_fields(self, address: BackendAddress) -> list[tuple[bytes, bytes]]:
+        """
+        Return the request as HTTP/2 header fields for the server at `address`.
+        """
+        head = self.head
+        assert head is not None
+        fields = pseudo_fields(head, address, address.authority)
+        return [*fields, *((field.name, field.value) for field in head.fields), *framing_fields(head)]
 
     def head_received(self, head: ResponseHead, piece: bytes, ended: bool) -> None:
         """

@@ -30,7 +30,7 @@ from a3sgw.observe.record import Record
 from a3sgw.policy.slots import Admission
 from a3sgw.policy.sticky import Binding
 from a3sgw.proxy.entrypoint import Entrypoint
-from a3sgw.proxy.forwarding import Forwarding, request_lines
+from a3sgw.proxy.forwarding import Forwarding, request_fields, request_lines
 from a3sgw.proxy.grpc import code_for, grpc_answer, status_fields
 from a3sgw.proxy.passage import Passage
 from a3sgw.proxy.upgrade import Upgrade
@@ -491,6 +491,14 @@ class Exchange(Record):
         head = self.head
         assert head is not None
         return request_lines(head, self.forwarding, address, pass_host_header=self.settings.pass_host_header)
+
+    def request_fields(self, address: BackendAddress) -> list[tuple[bytes, bytes]]:
+        """
+        Return the request as HTTP/2 header fields for the server at `address`.
+        """
+        head = self.head
+        assert head is not None
+        return request_fields(head, self.forwarding, address, pass_host_header=self.settings.pass_host_header)
 
     def _send_piece(self, upstream: IUpstream, piece: bytes, ended: bool) -> None:
         self._remember(piece)

@@ -18,8 +18,17 @@ from typing import Final
 from a3sgw.address import AddressSet, pack_address
 from a3sgw.message import Field, RequestHead, get_field
 from a3sgw.service.backend import BackendAddress
+from a3sgw.wire.grpc import GRPC
 
-__all__ = ["Forwarding", "forwarded_addresses", "request_lines", "resolve_forwarding"]
+__all__ = [
+    "Forwarding",
+    "forwarded_addresses",
+    "framing_fields",
+    "pseudo_fields",
+    "request_fields",
+    "request_lines",
+    "resolve_forwarding",
+]
 
 PSEUDONYM: Final = b"a3s-gateway"
 _SERVER_NAME: Final = re.sub(rb"[^A-Za-z0-9.-]", b"-", socket.gethostname().encode("ascii", "replace")) or b"localhost"
@@ -43,7 +52,7 @@ class Forwarding:
     Nothing of this changes: a middleware that wants something else to be said puts a variant in the place of the exchange's.
     """
 
-    __slots__ = ("_variants", "block", "client", "client_packed", "host", "is_forwarded", "prefix", "scheme")
+    __slots__ = ("_pairs", "_variants", "block", "client", "client_packed", "host", "is_forwarded", "prefix", "scheme")
 
     def __init__(
         self,
@@ -64,6 +73,7 @@ class Forwarding:
         self.scheme: bytes = _SCHEMES[proto]
         self.prefix: bytes = get_field(extra, b"x-forwarded-prefix") or b""
         self._variants: dict[tuple[tuple[bytes, bytes], ...], Forwarding] | None = None
+        self._pairs: list[tuple[bytes, bytes]] | None = None
         self.block = b"\r\n".join(
             [
                 b"X-Forwarded-For: " + chain,
@@ -81,6 +91,17 @@ class Forwarding:
         Return `block` for a request that came over HTTP/1.0, which `Via` has to say (RFC 9110 section 7.6.3).
         """
         return self.block[: -len(b"1.1 " + PSEUDONYM)] + b"1.0 " + PSEUDONYM
+
+    def pairs(self, *, is_http10: bool) -> list[tuple[bytes, bytes]]:
+        """
+        Return what `block` says as HTTP/2 has it, for a request that came over HTTP/1.0 or not.
+        """
+        if is_http10:
+            return _pairs(self.block_for_http10())
+        known = self._pairs
+        if known is None:
+            known = self._pairs = _pairs(self.block)
+        return known
 
     def replaced(self, changes: tuple[tuple[bytes, bytes], ...]) -> Forwarding:
         """
@@ -114,7 +135,7 @@ class Forwarding:
         variant.host = changed.pop(b"x-forwarded-host", self.host)
         variant.scheme = _SCHEMES.get(changed.get(b"x-forwarded-proto", b""), self.scheme)
         variant.prefix = changed.get(b"x-forwarded-prefix", self.prefix)
-        variant._variants = None
+        variant._variants = variant._pairs = None
         *lines, via = self.block.split(b"\r\n")
         kept = [line for line in lines if line.partition(b":")[0].lower() not in changed]
         said = [b"%b: %b" % (name, value) for name, value in changes if value and name.lower() in changed]
@@ -134,6 +155,50 @@ def request_lines(head: RequestHead, forwarding: Forwarding, address: BackendAdd
     host = forwarding.host or head.authority or authority
     lines.append(b"%b\r\nX-Forwarded-Host: %b\r\nX-Request-Id: %b" % (block, host, head.request_id))
     return lines
+
+
+def _pairs(block: bytes) -> list[tuple[bytes, bytes]]:
+    lines = [line.partition(b": ") for line in block.split(b"\r\n")]
+    return [(name.lower(), value) for name, _, value in lines]
+
+
+def request_fields(
+    head: RequestHead, forwarding: Forwarding, address: BackendAddress, *, pass_host_header: bool
+) -> list[tuple[bytes, bytes]]:
+    """
+    Return a client's request as HTTP/2 header fields for the server at `address`.
+    """
+    authority = head.authority if pass_host_header and head.authority else address.authority
+    fields = pseudo_fields(head, address, authority)
+    fields += [(field[0], field[1]) for field in head.fields]
+    fields += forwarding.pairs(is_http10=head.is_http10)
+    fields.append((b"x-forwarded-host", forwarding.host or head.authority or authority))
+    fields.append((b"x-request-id", head.request_id))
+    fields += framing_fields(head)
+    return fields
+
+
+def pseudo_fields(head: RequestHead, address: BackendAddress, authority: bytes) -> list[tuple[bytes, bytes]]:
+    """
+    Return what stands before the fields of a request over HTTP/2 (RFC 9113 section 8.3.1).
+    """
+    prefix = address.prefix if head.target != b"*" else b""
+    return [
+        (b":method", head.method),
+        (b":scheme", b"https" if address.scheme == "https" else b"http"),
+        (b":authority", authority),
+        (b":path", prefix + head.target),
+    ]
+
+
+def framing_fields(head: RequestHead) -> list[tuple[bytes, bytes]]:
+    """
+    Return the fields of a request over HTTP/2 that concern its body and trailers. gRPC servers may insist on `TE`.
+    """
+    fields = [(b"content-length", b"%d" % head.length)] if head.has_length else []
+    if head.accepts_trailers or head.grpc == GRPC:
+        fields.append((b"te", b"trailers"))
+    return fields
 
 
 def forwarded_addresses(fields: Sequence[Field]) -> list[bytes]:

@@ -345,6 +345,12 @@ class Hedge:
         """
         return self._exchange.request_lines(address)
 
+    def request_fields(self, address: BackendAddress) -> list[tuple[bytes, bytes]]:
+        """
+        Return the request as HTTP/2 header fields for the server at `address`.
+        """
+        return self._exchange.request_fields(address)
+
     def interim_received(self, head: ResponseHead) -> None:
         """
         A 1xx response decides nothing.

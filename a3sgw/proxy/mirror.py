@@ -23,7 +23,7 @@ from a3sgw.interfaces import ILessee, IUpstream
 from a3sgw.message import Field, ResponseHead, make_field, remove_fields
 from a3sgw.net.deadline import Deadlines
 from a3sgw.policy.split import Sampler
-from a3sgw.proxy.forwarding import request_lines
+from a3sgw.proxy.forwarding import request_fields, request_lines
 from a3sgw.proxy.lessee import Lessee
 from a3sgw.service.backend import BackendAddress
 from a3sgw.service.service import Service
@@ -295,6 +295,13 @@ class Copy(Lessee):
         """
         assert self.head is not None
         return request_lines(self.head, self._forwarding, address, pass_host_header=self.settings.pass_host_header)
+
+    def request_fields(self, address: BackendAddress) -> list[tuple[bytes, bytes]]:
+        """
+        Return the request as HTTP/2 header fields for the server at `address`.
+        """
+        assert self.head is not None
+        return request_fields(self.head, self._forwarding, address, pass_host_header=self.settings.pass_host_header)
 
     @_fenced
     def head_received(self, head: ResponseHead, piece: bytes, ended: bool) -> None:

@@ -282,7 +282,12 @@ class Pool:
             self._serve_next()
             lessee.lease_failed(outcome)
             return
-        stream = self._dialer.stream(sock)
+        self._established(lessee, self._dialer.stream(sock))
+
+    def _established(self, lessee: _Lessee, stream: Any) -> None:
+        """
+        There is a connection for `lessee`.
+        """
         upstream = self._make(stream, self)
         stream.receiver = upstream
         stream.start()
