@@ -127,7 +127,8 @@ def retire_parts(old: Generation, kept: Mapping[Hashable, Any]) -> None:
     for key, part in old.parts.items():
         if isinstance(key, tuple) and key not in kept:
             if key[0] == "backend":
-                part.pool.retire()
+                for pool in part.pools:
+                    pool.retire()
             elif key[0] in ("service", "mirror"):
                 part.retire()
             elif key[0] == "judgement":

@@ -24,6 +24,7 @@ from a3sgw.policy.sticky import name_server
 from a3sgw.policy.verdict import ProbeVerdict
 from a3sgw.proxy.hedge import HedgeTally, Hedging
 from a3sgw.proxy.http1_client import Http1Client
+from a3sgw.proxy.http2_pool import Http2Pool
 from a3sgw.proxy.mirror import Mirror, MirrorTally
 from a3sgw.proxy.pool import Pool, PoolSettings
 from a3sgw.proxy.tcp_link import TcpLink
@@ -257,7 +258,7 @@ def _backend(
     def make() -> Backend:
         backend = Backend(config.name, server.url, _backend_address(server.url, is_tcp=is_tcp), server.weight, revision)
         backend.sticky_name = name_server(config.name, f"{revision or ''} {server.url} {turn}")
-        backend.pool = Pool(backend, settings, _dialer_for(config, backend.address, kit), TcpLink if is_tcp else Http1Client)
+        _equip(backend, settings, config, kit, is_tcp=is_tcp)
         backend.series = kit.metrics.backend_series(config.name, server.url)
         # Slow start is for servers that come later than the gateway.
         backend.usable_since = kit.dialer.deadlines.seconds() if parts.has_previous else float("-inf")
@@ -268,13 +269,27 @@ def _backend(
     return parts.take(key, make)
 
 
-def _dialer_for(config: ServiceConfig, address: BackendAddress, kit: Kit) -> Any:
-    if address.scheme != "https":
-        return kit.dialer
-    # Only here, so that whoever asks nobody over TLS runs without OpenSSL.
-    from a3sgw.proxy.outbound_tls import TlsDialer
+def _equip(backend: Backend, settings: PoolSettings, config: ServiceConfig, kit: Kit, *, is_tcp: bool) -> None:
+    """
+    Give `backend` its pools, by its scheme: gRPC is HTTP/2 whichever it is.
+    """
+    scheme = backend.address.scheme
+    if is_tcp:
+        backend.pool = backend.grpc_pool = Pool(backend, settings, kit.dialer, TcpLink)
+        backend.pools = (backend.pool,)
+        return
+    dialer: Any = kit.dialer
+    negotiating: Any = kit.dialer
+    if scheme == "https":
+        # Only here, so that whoever asks nobody over TLS runs without OpenSSL.
+        from a3sgw.proxy.outbound_tls import HTTP1, HTTP2_OR_1, TlsDialer
 
-    return TlsDialer(kit.dialer, address.host, upstream_terms(config))
+        terms = upstream_terms(config)
+        dialer, negotiating = [TlsDialer(kit.dialer, backend.address.host, terms, each) for each in (HTTP1, HTTP2_OR_1)]
+    plain = Pool(backend, settings, dialer, Http1Client)
+    backend.grpc_pool = Http2Pool(backend, settings, negotiating, plain, negotiates=scheme == "https")
+    backend.pool = plain if scheme == "http" else backend.grpc_pool
+    backend.pools = (plain, backend.grpc_pool)
 
 
 def upstream_terms(config: ServiceConfig) -> Any:

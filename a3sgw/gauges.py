@@ -50,8 +50,8 @@ def _backend_gauge(service: str, backend: Backend, turn: int) -> BackendGauge:
         "state": verdicts.words,
         "reason": verdicts.reason,
         "active": backend.in_flight,
-        "idle": backend.pool.idle,
-        "leased": backend.pool.leased,
+        "idle": sum(pool.idle for pool in backend.pools),
+        "leased": sum(pool.leased for pool in backend.pools),
     }
 
 

@@ -67,7 +67,7 @@ _STRATEGY = OpenWord(
 )
 _STATUSES = ListKind(Integer(minimum=400, maximum=599))
 
-RUNNING_SCHEMES = ("http", "https", "ws", "wss", "unix", "tcp", "")
+RUNNING_SCHEMES = ("http", "https", "h2c", "ws", "wss", "unix", "tcp", "")
 """The schemes of server URLs that this version can talk to."""
 
 
@@ -84,10 +84,11 @@ class ServerConfig:
     url: str = setting(
         SERVER_URL,
         "Where the server is: `http://`, `https://`, `h2c://`, `tcp://`, `udp://`, or `unix:` and the whole path of a socket. `ws://` and "
-        "`wss://` mean `http://` and `https://`. A path in the URL is put before the path of every request. `host:port` alone is for "
+        "`wss://` mean `http://` and `https://`. `h2c://` is HTTP/2 without TLS; `https://` servers choose HTTP/2 or HTTP/1.1; "
+        "gRPC is HTTP/2 in any case. A path in the URL is put before the path of every request. `host:port` alone is for "
         "services of tcp and udp routers.",
         runs_when=_runs_scheme,
-        runs_note="`http://`, `https://`, `ws://`, `wss://`, `tcp://` and `unix:`",
+        runs_note="`http://`, `https://`, `h2c://`, `ws://`, `wss://`, `tcp://` and `unix:`",
     )
     weight: int = setting(
         Integer(maximum=1_000_000), "The server's share among the others, for strategies that know weights; 0 takes it out.", default=1

@@ -136,6 +136,13 @@ class TlsStream:
         Nothing to do: the handshake had to begin to read.
         """
 
+    @property
+    def protocol(self) -> bytes:
+        """
+        What was agreed on to be spoken (RFC 7301), or nothing.
+        """
+        return b"" if self._connection is None else self._connection.get_alpn_proto_negotiated()
+
     def poll(self) -> None:
         """
         Read once although the reactor did not say so.

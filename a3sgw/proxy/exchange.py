@@ -365,16 +365,17 @@ class Exchange(Record):
 
     def _lease(self, backend: Backend, *, fresh: bool) -> None:
         self.attempts += 1
-        upstream = backend.pool.lease(self, fresh=fresh)
         head = self.head
         assert head is not None
+        pool = backend.pool if not head.grpc else backend.pool_for(head)
+        upstream = pool.lease(self, fresh=fresh)
         while upstream is not None and head.method not in IDEMPOTENT and upstream.was_used and upstream.is_stale():
             # This request must not be sent twice, so make sure of the connection before it is sent once.
             upstream.abort()
-            upstream = backend.pool.lease(self)
+            upstream = pool.lease(self)
         if upstream is None:
             # A waiting room; the pool keeps the time. Reading goes on until the room is full, so that a client that leaves is noticed.
-            self._cancel_wait = partial(backend.pool.cancel, self)
+            self._cancel_wait = partial(pool.cancel, self)
             return
         self.leased = self.started if self.attempts == 1 else monotonic()
         self._send(upstream)
@@ -652,14 +653,19 @@ class Exchange(Record):
         self.detail = detail
         head = self.head
         assert head is not None
-        if is_stale and not self.stale_retried and head.method in IDEMPOTENT and not self._is_answered and not self._replay_is_lost:
+        may_repeat = not self._is_answered and not self._replay_is_lost and not self.upstream_status
+        if is_stale and not self.stale_retried and may_repeat and (head.method in IDEMPOTENT or not outcome.was_sent):
             # The backend had closed it while it was idle, which is no fault; on a fresh connection the same attempt goes on.
             self.stale_retried = True
             assert self.backend is not None
             # What the lost connection did not take must not hold the next one up.
             self._downstream.free_request(UPSTREAM_SLOW)
             self.service.retries += 1
-            self._lease(self.backend, fresh=True)
+            self._lease(self.backend, fresh=outcome.was_sent)
+        elif not outcome.was_sent and may_repeat:
+            # Nobody has looked at it, and here nobody will.
+            self._downstream.free_request(UPSTREAM_SLOW)
+            self.lease_failed(outcome)
         elif self.upstream_status or not self._tries_again(outcome, 0):
             # After its head a response is not taken back, though a hook may keep it yet.
             self._give_up(outcome)

@@ -8,6 +8,8 @@ the hedge's becomes that attempt, the hedge only passes on what its connection r
 
 A hedge must not make anything worse. A client that is bound to a server is never sent to another; an error is no reason to give up a first
 attempt that may yet go well; and what nobody wants any more is given up at once, and says nothing about its server.
+
+Long because a race has two runners, and every way it can end is decided here.
 """
 
 from __future__ import annotations
@@ -224,7 +226,7 @@ class Hedge:
         Wait for no connection any more, on behalf of an exchange that has taken over.
         """
         assert self.backend is not None
-        self.backend.pool.cancel(self)
+        self.backend.pool_for(self.head).cancel(self)
 
     # -- the second attempt
 
@@ -265,11 +267,12 @@ class Hedge:
             self.ticket = backend.watch.begin()
         if self._passage is not None:
             self._passage.attempt_begun(backend)
-        upstream = backend.pool.lease(self)
+        pool = backend.pool_for(self.head)
+        upstream = pool.lease(self)
         while upstream is not None and upstream.was_used and upstream.is_stale():
             # There is no third attempt to make good for a kept connection that is gone.
             upstream.abort()
-            upstream = backend.pool.lease(self)
+            upstream = pool.lease(self)
         if upstream is None:
             self.is_waiting = True
         else:

@@ -152,9 +152,10 @@ class Http2Client:
 
     def rest(self, seconds: float) -> None:
         """
-        Become idle, for at most `seconds`.
+        Become idle, for at most `seconds`; less if the connection is doubted.
         """
-        self.stream.deadline = self.stream.now() + seconds
+        if not self._awaits_life:
+            self.stream.deadline = self.stream.now() + seconds
 
     def close(self) -> None:
         """
@@ -254,7 +255,7 @@ class Http2Client:
         self.pump()
         if self._awaits_life and not self._is_gone:
             self._awaits_life = False
-            self.stream.deadline = self._heard + self.QUIET_SECONDS
+            self.stream.deadline = self._heard + (self.QUIET_SECONDS if self.in_use else self._pool.settings.idle_timeout)
             self._pool.room_found(self)
 
     def eof_received(self) -> None:
@@ -290,12 +291,12 @@ class Http2Client:
         """
         The connection was idle long enough, or quiet for too long.
         """
-        if not self.in_use:
+        if self._awaits_life:
+            self.fault = (Outcome.BACKEND_CLOSED, "no answer to a PING")
+            self.stream.abort()
+        elif not self.in_use:
             self._pool.connection_lost(self, 0)
             self.close()
-        elif self._awaits_life:
-            self.fault = (Outcome.RESPONSE_IDLE, "no answer to a PING")
-            self.stream.abort()
         else:
             quiet = self.stream.now() - self._heard
             if quiet >= self.QUIET_SECONDS:

@@ -19,6 +19,7 @@ from a3sgw.errors import Outcome
 from a3sgw.interfaces import IUpstream
 from a3sgw.message import IDEMPOTENT
 from a3sgw.net.connect import Dialer
+from a3sgw.proxy.http1_client import Http1Client
 from a3sgw.proxy.pool import Pool, PoolSettings
 from a3sgw.service.backend import Backend
 
@@ -89,7 +90,7 @@ class Http2Pool(Pool):
     """How long it is remembered that a backend prefers HTTP/1.1."""
 
     def __init__(self, backend: Backend, settings: PoolSettings, dialer: Dialer, plain: Pool, *, negotiates: bool) -> None:
-        super().__init__(backend, settings, dialer)
+        super().__init__(backend, settings, dialer, Http1Client)
         self.plain = plain
         self._negotiates = negotiates
         self._connections: list[Http2Client] = []
@@ -102,19 +103,12 @@ class Http2Pool(Pool):
         """
         How many connections wait to be used again.
         """
-        return sum(not connection.in_use for connection in self._connections) + self.plain.idle
-
-    @property
-    def in_use(self) -> int:
-        """
-        How many streams and connections are lent, of either protocol.
-        """
-        return self.leased + self.plain.leased
+        return sum(not connection.in_use for connection in self._connections)
 
     def __repr__(self) -> str:
         made = f"{self.leased} streams of {len(self._connections)} connections"
         counts = f"{made}, {self.connecting} connecting, {len(self._waiting)} waiting"
-        return f"<Http2Pool {self.backend.url}: {counts}; {self.plain!r}>"
+        return f"<Http2Pool {self.backend.url}: {counts}>"
 
     def later(self, call: Any) -> None:
         """
@@ -182,7 +176,6 @@ class Http2Pool(Pool):
         Close what is idle, and from now on whatever becomes idle.
         """
         self.is_retired = True
-        self.plain.retire()
         for connection in [each for each in self._connections if not each.in_use]:
             self._connections.remove(connection)
             connection.close()

@@ -18,7 +18,6 @@ from a3sgw.interfaces import IUpstream
 from a3sgw.message import RequestHead, ResponseHead
 from a3sgw.net.deadline import NEVER
 from a3sgw.observe.record import Record
-from a3sgw.proxy.pool import Pool
 from a3sgw.service.backend import Backend
 from a3sgw.service.service import ServiceSettings
 
@@ -50,6 +49,7 @@ class Lessee(Record):
     __slots__ = (
         "_is_waiting",
         "_may_be_sent_twice",
+        "_pool",
         "_ticket",
         "_tried",
         "_upstream",
@@ -139,7 +139,7 @@ class Lessee(Record):
         backend.acquire()
         if backend.watch is not None:
             self._ticket = backend.watch.begin()
-        pool: Pool = backend.pool
+        self._pool = pool = backend.pool_for(self.head)
         upstream = pool.lease(self, fresh=fresh)
         while upstream is not None and not self._may_be_sent_twice and upstream.was_used and upstream.is_stale():
             # This request must not be sent twice, so make sure of the connection before it is sent once.
@@ -188,7 +188,7 @@ class Lessee(Record):
         elif self._is_waiting:
             self._is_waiting = False
             assert self.backend is not None
-            self.backend.pool.cancel(self)
+            self._pool.cancel(self)
         self._let_go_of_backend(outcome)
 
     def _let_go_of_backend(self, outcome: Outcome) -> None:

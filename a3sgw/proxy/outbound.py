@@ -116,7 +116,7 @@ class Outbound:
         # As the URL may have it, but without path and query, which may hold secrets.
         name = f"unix:{where.path}" if where.path else f"{address.scheme}://{where.authority.decode('ascii')}"
         backend = Backend("", name, where if host is None else attrs.evolve(where, authority=host), 1)
-        backend.pool = pool = Pool(backend, self._pooling, self._dialer_for(address, terms))
+        backend.pool = backend.grpc_pool = pool = Pool(backend, self._pooling, self._dialer_for(address, terms))
         return Destination(_OnlyServer(backend), self._reactor.callLater, pool)
 
     def open_service(self, service: Service) -> Destination:

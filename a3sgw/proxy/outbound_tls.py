@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -31,7 +31,12 @@ from a3sgw.net.tls_stream import TlsStream
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-__all__ = ["Terms", "TermsError", "TlsDialer", "make_context", "read_terms"]
+__all__ = ["HTTP1", "HTTP2_OR_1", "Terms", "TermsError", "TlsDialer", "make_context", "read_terms"]
+
+
+HTTP1: Final = (b"http/1.1",)
+HTTP2_OR_1: Final = (b"h2", b"http/1.1")
+"""What a server may choose from (RFC 7301)."""
 
 
 @attrs.frozen(eq=False)
@@ -97,15 +102,15 @@ def _read_certificates(attribute: str, path: str) -> Sequence[Certificate]:
         raise TermsError(attribute, "holds no certificate in PEM") from None
 
 
-def make_context(terms: Terms) -> SSL.Context:
+def make_context(terms: Terms, protocols: Sequence[bytes] = HTTP1) -> SSL.Context:
     """
-    Return the settings for connections on these terms.
+    Return the settings for connections on these terms, in one of these protocols.
     """
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     # A renegotiation would make writing wait for reading.
     context.set_options(SSL.OP_NO_RENEGOTIATION)
-    context.set_alpn_protos([b"http/1.1"])
+    context.set_alpn_protos(list(protocols))
     context.set_verify(SSL.VERIFY_NONE if terms.is_trusting else SSL.VERIFY_PEER)
     if terms.authorities is None:
         context.set_default_verify_paths()
@@ -127,10 +132,10 @@ class _Server:
     Who must be at the other end: the host of a URL, or who is named instead.
     """
 
-    def __init__(self, host: str, terms: Terms) -> None:
+    def __init__(self, host: str, terms: Terms, protocols: Sequence[bytes]) -> None:
         host = terms.server_name or host
         self._host = host.rstrip(".")
-        self._context = make_context(terms)
+        self._context = make_context(terms, protocols)
         self._is_trusting = terms.is_trusting
         try:
             pack_address(host)
@@ -254,14 +259,14 @@ class TlsDialer:
     """
     Takes the place of a `net.connect.Dialer` before the pool of one server, `host`.
 
-    `terms` say whom to trust. `plain` is the dialer that makes the connections.
+    `terms` say whom to trust, `protocols` what may be spoken. `plain` is the dialer that makes the connections.
     """
 
     _log = Logger()
 
-    def __init__(self, plain: Dialer, host: str, terms: Terms) -> None:
+    def __init__(self, plain: Dialer, host: str, terms: Terms, protocols: Sequence[bytes] = HTTP1) -> None:
         self.plain = plain
-        self.server = _Server(host, terms)
+        self.server = _Server(host, terms, protocols)
         self.deadlines = plain.deadlines
         self.resolve = plain.resolve
         self.unix_address = plain.unix_address

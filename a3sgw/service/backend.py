@@ -10,8 +10,10 @@ from weakref import ref
 import attrs
 
 from a3sgw.policy.verdict import Verdicts
+from a3sgw.wire.grpc import GRPC
 
 if TYPE_CHECKING:
+    from a3sgw.message import RequestHead
     from a3sgw.policy.shared_slots import SharedCount
     from a3sgw.service.follow import Follower
 
@@ -23,8 +25,8 @@ class BackendAddress:
     """
     What the `url` of a server says.
 
-    `scheme` is `http`; either `host` and `port` are set or `path` is (a Unix domain socket). `prefix` is the URL's own path without a
-    trailing slash, put before every request's. `authority` is what `Host` says when the client's is not passed on.
+    `scheme` is `http`, `https`, `h2c` or `tcp`; either `host` and `port` are set or `path` is (a Unix domain socket). `prefix` is the URL's
+    own path without a trailing slash, put before every request's. `authority` is what `Host` says when the client's is not passed on.
     """
 
     scheme: str
@@ -58,7 +60,8 @@ class Backend:
     new client, as its service last decided from the `verdicts`; `usable_since` is when it last became usable (seconds of the monotonic
     clock). `followers` hear whenever `in_flight` changes. `watch` is told of attempts, if anybody cares.
     `elsewhere` says how many exchanges it serves by other workers, where that matters.
-    `sticky_name` is what cookies call it. `pool` holds its connections, `series` its metrics; both are set by assembly.
+    `sticky_name` is what cookies call it. `pool` holds its connections, `grpc_pool` those for gRPC, which is the same where HTTP/2 is
+    spoken anyway; `pools` are all there are, each once. `series` holds its metrics. These are set by assembly.
     """
 
     __slots__ = (
@@ -66,9 +69,11 @@ class Backend:
         "address",
         "elsewhere",
         "followers",
+        "grpc_pool",
         "in_flight",
         "is_usable",
         "pool",
+        "pools",
         "revision",
         "series",
         "service_name",
@@ -95,7 +100,15 @@ class Backend:
         self.sticky_name = b""
         self.watch: Any = None
         self.pool: Any = None
+        self.grpc_pool: Any = None
+        self.pools: tuple[Any, ...] = ()
         self.series: Any = None
+
+    def pool_for(self, head: RequestHead | None) -> Any:
+        """
+        Return the pool whose connections can carry a request.
+        """
+        return self.grpc_pool if head is not None and head.grpc == GRPC else self.pool
 
     def acquire(self) -> None:
         """

@@ -99,9 +99,9 @@ class UnsupportedTests(SynchronousTestCase):
         Where only some values run, the others are named with those.
         """
         self.check(
-            _service("", 'servers = [{ url = "http://a" }, { url = "h2c://b" }]'),
-            '4:43: services.s.load_balancer.servers[1].url is "h2c://b", which this version does not run yet; '
-            "it runs http://, https://, ws://, wss://, tcp:// and unix:",
+            _service("", 'servers = [{ url = "http://a" }, { url = "udp://b:1" }]'),
+            '4:43: services.s.load_balancer.servers[1].url is "udp://b:1", which this version does not run yet; '
+            "it runs http://, https://, h2c://, ws://, wss://, tcp:// and unix:",
         )
         self.check(
             'entrypoints "e" {\n  address = ":1"\n  protocol = "udp"\n}',
@@ -112,7 +112,7 @@ class UnsupportedTests(SynchronousTestCase):
         """
         A value from the environment is not printed.
         """
-        found = unsupported_problems(_service("", 'servers = [{ url = "${U}" }]'), {"U": "h2c://hidden"})
+        found = unsupported_problems(_service("", 'servers = [{ url = "${U}" }]'), {"U": "udp://hidden:1"})
         self.assertEqual(len(found), 1)
         self.assertNotIn("hidden", found[0])
 

@@ -29,14 +29,20 @@ services "app" {{
 
 
 def config(
-    *, entrypoint: str = "", service: str = "", servers: int = 1, middlewares: Sequence[str] = (), more: str = ""
+    *,
+    entrypoint: str = "",
+    service: str = "",
+    servers: int = 1,
+    middlewares: Sequence[str] = (),
+    more: str = "",
+    scheme: str = "http",
 ) -> str:
     """
     Return a configuration with one catch-all router to `servers` servers.
 
     `middlewares` are the attributes of middlewares called `m1`, `m2` and so on, which the router lists; `more` are further blocks.
     """
-    urls = ", ".join(f'{{ url = "http://192.0.2.{number}" }}' for number in range(1, servers + 1))
+    urls = ", ".join(f'{{ url = "{scheme}://192.0.2.{number}" }}' for number in range(1, servers + 1))
     names = [f"m{number}" for number in range(1, len(middlewares) + 1)]
     blocks = "\n".join(f'middlewares "{name}" {{\n{body}\n}}' for name, body in zip(names, middlewares, strict=True))
     return CONFIG.format(
