@@ -12,8 +12,8 @@ import h2.settings
 
 class Http2Backend:
     """
-    The backend's end of an HTTP/2 connection. `requests` are the header lists by stream, `bodies` what came after, `ended` and `resets` what
-    became of the streams; `frames` counts everything that was read.
+    The backend's end of an HTTP/2 connection. `requests` are the header lists by stream, `bodies` and `trailers` what came after, `ended`
+    and `resets` what became of the streams.
     """
 
     def __init__(self, end: Any, reactor: Any, *, max_streams: int = 100, window: int = 65535, credits: bool = True) -> None:

@@ -9,6 +9,8 @@ from a3sgw.proxy.http2_client import Http2Client, Http2Upstream
 from a3sgw.proxy.test.dialogues import DialogueCase, request
 from a3sgw.proxy.test.http2_peers import Http2Backend
 
+PLAIN = request()
+
 
 class Http2Case(DialogueCase):
     """
@@ -35,7 +37,7 @@ class Http2Case(DialogueCase):
             each.listen()
         return self.peers[number]
 
-    def call(self, data=request(), client=None):
+    def call(self, data=PLAIN, client=None):
         """
         Send a request; return the backend it went to and the number of the newest stream there.
         """
@@ -296,7 +298,7 @@ class EndingTests(Http2Case):
     def test_dead_connection(self):
         """A connection that gives no sign of life after a timeout is not used again, and closed."""
         self.converse(service='timeouts {\n    response_header = "5s"\n  }')
-        peer, _ = self.call()
+        _peer, _ = self.call()
         self.dialogue.reactor.advance(6)
         self.assertIn(b"504", self.hear(self.client))
         self.say(self.client, request())
@@ -368,7 +370,7 @@ class RefusedTests(Http2Case):
     def test_refused_elsewhere_accepted(self):
         """A server that refuses twice is passed over."""
         self.converse(servers=2)
-        peer, stream = self.call(request("POST", "/", "Content-Length: 0"))
+        peer, _stream = self.call(request("POST", "/", "Content-Length: 0"))
         for _ in range(2):
             peer.reset(max(peer.requests), 7)
             other = self.peer()
