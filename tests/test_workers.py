@@ -528,3 +528,34 @@ class LimitTests(WorkersCase):
         text = self.text().replace("load_balancer {", f"{scaling}\n load_balancer {{")
         self.gateway = self.start(text)
         self.check_places(3, 6)
+
+    def check_circuit(self, scope: str) -> None:
+        """
+        Fail unless five failures open the circuit for all workers, and one good trial closes it for all.
+        """
+        self.old.on("/", b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n")
+        breaker = f'type = "circuit-breaker"\nscope = "{scope}"\nfailure_threshold = 5\ncooldown_secs = 2'
+        gateway = self.gateway = self.start(self.limited(breaker))
+        statuses = [fetch(self.port).status for _ in range(20)]
+        self.assertEqual(statuses, [500] * 5 + [503] * 15)
+        self.assertEqual(self.old.count("/"), 5)
+        self.assertEqual(gateway.stderr().count(" is open for 2 s"), 1)
+        self.old.on("/", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nold")
+        time.sleep(2.1)
+        self.assertEqual([fetch(self.port).status for _ in range(12)], [200] * 12)
+        gateway.wait_for("is closed")
+        self.assertEqual(metric(self.port, 'gateway_exchanges_total{outcome="circuit-open"}'), 15)
+        self.assertEqual((gateway.stderr().count("is half-open"), gateway.stderr().count("is closed")), (1, 1))
+        self.stop(gateway)
+
+    def test_circuit(self):
+        """
+        A circuit is open, and closed, for all workers.
+        """
+        self.check_circuit("router")
+
+    def test_circuit_of_a_server(self):
+        """
+        So is that of a server.
+        """
+        self.check_circuit("backend")

@@ -77,7 +77,7 @@ class Circuit:
         breaker = self._breaker
         ticket = breaker.admit(now)
         if breaker.epoch != self._epoch:
-            self._half_open()
+            self._follow(now)
         if self.trial == NO_TRIAL:
             # Most common case first.
             return ticket
@@ -95,7 +95,7 @@ class Circuit:
         """
         state = self._breaker.state(now)
         if self._breaker.epoch != self._epoch:
-            self._half_open()
+            self._follow(now)
         return state
 
     def retry_after(self, now: float) -> float:
@@ -104,7 +104,7 @@ class Circuit:
         """
         wait = self._breaker.retry_after(now)
         if self._breaker.epoch != self._epoch:
-            self._half_open()
+            self._follow(now)
         return 0.0 if wait and self._is_overdue(now) else wait
 
     def report(self, exchange: Exchange, ticket: int, is_failure: bool | None, now: float, outcome: Outcome, status: int) -> bool:
@@ -143,8 +143,16 @@ class Circuit:
         self.trial = trial
         return was_half_open
 
-    def _half_open(self) -> None:
+    def _follow(self, now: float) -> None:
+        """
+        The state has changed without a report to this circuit: because of the time, or by another worker, who tells the log of it.
+        """
+        if self._breaker.state(now) is not BreakerState.HALF_OPEN:
+            self._turn(NO_TRIAL)
+            return
         self._turn(self._breaker.epoch)
+        if not self._breaker.is_own:
+            return
         count = self._breaker.success_threshold
         self._log.info("{subject} is {state}; trials at a time: {count}", subject=self._subject, state="half-open", count=count)
 

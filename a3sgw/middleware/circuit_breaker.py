@@ -15,6 +15,7 @@ Hot path: see docs/hot-path.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, ClassVar, Final
 from weakref import WeakKeyDictionary
@@ -31,7 +32,9 @@ from a3sgw.middleware.circuit import NO_TRIAL, Circuit, has_failed
 from a3sgw.middleware.factory import MiddlewareFactory
 from a3sgw.middleware.statuses import statuses_of, statuses_setting
 from a3sgw.middleware.surroundings import Surroundings
+from a3sgw.policy.arena import Arena
 from a3sgw.policy.breaker import Breaker, BreakerState
+from a3sgw.policy.shared_breaker import SharedBreaker
 from a3sgw.refusal import refusal
 
 if TYPE_CHECKING:
@@ -119,9 +122,9 @@ class CircuitBreakerConfig:
                     yield key, f"has {key} but no failure_ratio, which it belongs to; give failure_ratio too, or remove it"
 
 
-def _make_circuit(config: CircuitBreakerConfig, owner: str) -> Circuit:
+def _make_circuit(config: CircuitBreakerConfig, owner: str, make: Callable[..., Breaker] = Breaker) -> Circuit:
     window = config.window_secs or _DEFAULT_WINDOW
-    breaker = Breaker(
+    breaker = make(
         config.failure_threshold,
         float(config.cooldown_secs),
         config.success_threshold,
@@ -147,7 +150,10 @@ class CircuitBreaker:
     """
 
     def __init__(self, config: CircuitBreakerConfig, surroundings: Surroundings) -> None:
-        self._circuit = _make_circuit(config, surroundings.owner)
+        make: Callable[..., Breaker] = Breaker
+        if surroundings.arena is not None:
+            make = partial(SharedBreaker, arena=surroundings.arena, name=("circuit", surroundings.owner, config))
+        self._circuit = _make_circuit(config, surroundings.owner, make)
         self._failures = statuses_of(config.status_codes)
         self._seconds = surroundings.seconds
         self._refused = 0
@@ -235,9 +241,7 @@ class BackendCircuitBreaker:
         """
         Take a ticket.
         """
-        circuit = self._circuits.get(backend)
-        if circuit is None:
-            circuit = self._circuits[backend] = _make_circuit(self._config, f"{self._owner} for {backend.url}")
+        circuit = self._circuits.get(backend) or self._make_circuit(backend)
         ticket = circuit.admit(exchange, self._seconds())
         if ticket is not None:
             exchange.notes[self, backend] = (circuit, ticket)
@@ -284,6 +288,10 @@ class BackendCircuitBreaker:
             "refused": self._refused,
         }
 
+    def _make_circuit(self, backend: Backend) -> Circuit:
+        circuit = self._circuits[backend] = _make_circuit(self._config, f"{self._owner} for {backend.url}")
+        return circuit
+
     def _wait_for(self, backend: Backend) -> float:
         circuit = self._circuits.get(backend)
         return 0.0 if circuit is None else circuit.retry_after(self._seconds())
@@ -296,8 +304,55 @@ class BackendCircuitBreaker:
             self._all_closed = all(each.state(now) is BreakerState.CLOSED for each in self._circuits.values())
 
 
+class SharedBackendCircuitBreaker(BackendCircuitBreaker):
+    """
+    The same of several workers, in their `arena`: what one learns of a server all know.
+    """
+
+    def __init__(self, config: CircuitBreakerConfig, surroundings: Surroundings, arena: Arena) -> None:
+        self._arena = arena
+        self._name = ("circuits", surroundings.owner, config)
+        self._region = arena.take(self._name, 8)
+        # How many circuits are not closed: only then does anybody have to look at them.
+        self._bad = self._region.view(0, 8, "q")
+        super().__init__(config, surroundings)
+
+    @property
+    def _all_closed(self) -> bool:
+        return bool(self._bad[0] <= 0)
+
+    @_all_closed.setter
+    def _all_closed(self, value: bool) -> None:
+        """
+        The circuits count themselves.
+        """
+
+    def _make_circuit(self, backend: Backend) -> Circuit:
+        name = (*self._name, backend.service_name, backend.revision, backend.url)
+        make = partial(SharedBreaker, arena=self._arena, name=name, changed=self._state_changed)
+        circuit = self._circuits[backend] = _make_circuit(self._config, f"{self._owner} for {backend.url}", make)
+        return circuit
+
+    def _wait_for(self, backend: Backend) -> float:
+        circuit = self._circuits.get(backend) or self._make_circuit(backend)
+        return circuit.retry_after(self._seconds())
+
+    def _state_changed(self, before: BreakerState, after: BreakerState) -> None:
+        change = (after is not BreakerState.CLOSED) - (before is not BreakerState.CLOSED)
+        if change:
+            self._region.lock()
+            try:
+                self._bad[0] += change
+            finally:
+                self._region.unlock()
+
+
 def _build(config: CircuitBreakerConfig, surroundings: Surroundings) -> CircuitBreaker | BackendCircuitBreaker:
-    return (BackendCircuitBreaker if config.scope == "backend" else CircuitBreaker)(config, surroundings)
+    if config.scope != "backend":
+        return CircuitBreaker(config, surroundings)
+    if surroundings.arena is not None:
+        return SharedBackendCircuitBreaker(config, surroundings, surroundings.arena)
+    return BackendCircuitBreaker(config, surroundings)
 
 
 factory = MiddlewareFactory(CircuitBreakerConfig, _build)

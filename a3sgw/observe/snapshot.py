@@ -205,7 +205,7 @@ def _merged_states(rows: Sequence[MiddlewareGauge]) -> dict[str, Any]:
     return state
 
 
-_OF_ALL = frozenset(["burst", "max_clients", "rate"])
+_OF_ALL = frozenset(["burst", "half_open_backends", "max_clients", "open_backends", "rate"])
 _BADNESS = {"closed": 0, "half-open": 1, "open": 2}
 
 

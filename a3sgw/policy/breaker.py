@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Sequence
 from typing import Final
 
 from a3sgw.policy.window import SlidingCount
@@ -35,6 +36,9 @@ class BreakerState(enum.Enum):
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half-open"
+
+
+_STATES: Final = (BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN)
 
 
 class _FailureRatio:
@@ -69,6 +73,20 @@ class _FailureRatio:
         self._ended.clear()
         self._failed.clear()
 
+    def remembered(self) -> list[float]:
+        """
+        Return all that it remembers.
+        """
+        return [*self._ended.remembered(), *self._failed.remembered()]
+
+    def remember(self, numbers: Sequence[float]) -> None:
+        """
+        Go on from what another remembered.
+        """
+        half = len(numbers) // 2
+        self._ended.remember(numbers[:half])
+        self._failed.remember(numbers[half:])
+
 
 class Breaker:
     """
@@ -95,6 +113,7 @@ class Breaker:
         "cooldown",
         "epoch",
         "failure_threshold",
+        "is_own",
         "success_threshold",
     )
 
@@ -116,6 +135,8 @@ class Breaker:
         self.cooldown = cooldown
         self.success_threshold = success_threshold
         self.epoch = 0
+        # Whether the last change was made by this object, and not by another that shares its memory.
+        self.is_own = True
         self._ratio = None if failure_ratio is None else _FailureRatio(failure_ratio, window, min_requests)
         self._state = BreakerState.CLOSED
         self._failures = 0
@@ -182,6 +203,24 @@ class Breaker:
         if state is BreakerState.OPEN:
             return self._open_until - now
         return _SOON if state is BreakerState.HALF_OPEN and self._probing >= self.success_threshold else 0.0
+
+    def remembered(self) -> list[float]:
+        """
+        Return all that it remembers, as so many numbers every time, for `remember`. All zeros is one that remembers nothing.
+        """
+        ratio = [] if self._ratio is None else self._ratio.remembered()
+        state = _STATES.index(self._state)
+        return [state, self._failures, self._open_until, self._probing, self._successes, self.epoch, *ratio]
+
+    def remember(self, numbers: Sequence[float]) -> None:
+        """
+        Go on from what another remembered that was made like this one.
+        """
+        state, failures, self._open_until, probing, successes, epoch, *ratio = numbers
+        self._state = _STATES[int(state)]
+        self._failures, self._probing, self._successes, self.epoch = int(failures), int(probing), int(successes), int(epoch)
+        if self._ratio is not None:
+            self._ratio.remember(ratio)
 
     def _is_too_much(self, is_failure: bool, now: float) -> bool:
         if self._ratio is not None:

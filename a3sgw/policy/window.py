@@ -8,6 +8,7 @@ slides by a part at a time: it holds everything of the last `seconds`, and up to
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 __all__ = ["SlidingCount"]
 
@@ -60,6 +61,18 @@ class SlidingCount:
         """
         self._counts = [0] * len(self._counts)
         self._total = 0
+
+    def remembered(self) -> list[float]:
+        """
+        Return all that it remembers, as so many numbers every time, for `remember`.
+        """
+        return [self._part, self._total, *self._counts]
+
+    def remember(self, numbers: Sequence[float]) -> None:
+        """
+        Go on from what another remembered that was made like this one.
+        """
+        self._part, self._total, *self._counts = map(int, numbers)
 
     def _slide(self, part: int) -> None:
         counts = self._counts
