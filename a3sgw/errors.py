@@ -132,6 +132,7 @@ class Outcome(enum.Enum):
     DNS_ERROR = (502, "dns_error", True, "Backend name cannot be resolved")
     STREAM_REFUSED = (503, "connection_limit_reached", True, "Backend refused the request without looking at it")
     BACKEND_CLOSED = (502, "connection_terminated", True, "Backend closed the connection")
+    BACKEND_TLS_REFUSED = (502, "tls_protocol_error", False, "Backend does not agree to TLS")
     BACKEND_STALLED = (504, "connection_write_timeout", True, "Backend stopped reading the request")
     RESPONSE_TIMEOUT = (504, "http_response_timeout", True, "Backend did not answer in time")
     RESPONSE_MALFORMED = (502, "http_protocol_error", True, "Backend sent a malformed response")

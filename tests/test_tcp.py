@@ -9,9 +9,13 @@ import datetime
 import hashlib
 import http.client
 import json
+import os
+import pwd
+import shutil
 import signal
 import socket
 import ssl
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -35,6 +39,7 @@ from tests.support import (
     find_program,
     free_port,
     missing,
+    run_command,
     wait_until,
 )
 from tests.test_rate_limit_redis import RedisServer
@@ -386,6 +391,107 @@ class PassthroughTests(TcpCase):
         self.assertRaises(OSError, context.wrap_socket, self.connect(port), server_hostname="c.test")
         self.assertEqual([record["outcome"] for record in self.records(3)], ["completed", "completed", "no-route"])
         self.assertEqual([record["host"] for record in self.records(3)], ["a.test", "b.test", "c.test"])
+
+
+def _postgres_programs() -> Path | None:
+    """
+    Return the folder with PostgreSQL's own programs, which Debian keeps off the path.
+    """
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return found[-1].parent if found else None
+
+
+def _missing_postgres() -> str | None:
+    if find_program("psql") is None or _postgres_programs() is None:
+        return "peer missing: psql and initdb (Debian package postgresql)"
+    if os.getuid() == 0 and "postgres" not in {entry.pw_name for entry in pwd.getpwall()}:
+        return "PostgreSQL does not run as root, and there is no user postgres"
+    return None
+
+
+class PostgresServer:
+    """
+    A PostgreSQL of our own, which speaks TLS with the certificate of `name`.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        programs = _postgres_programs()
+        assert programs is not None
+        self.port = free_port()
+        self._user = "postgres" if os.getuid() == 0 else None
+        files = write_certificate(folder, name)
+        data = folder / "data"
+        for path in (folder, *files):
+            os.chmod(path, 0o700 if path.is_dir() else 0o600)
+            if self._user is not None:
+                shutil.chown(path, self._user)
+        self._run(programs / "initdb", "-D", data, "-U", "tester", "-A", "trust", "--no-sync", "--no-locale", "-E", "UTF8")
+        settings = [f"port={self.port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={folder}", "fsync=off", "ssl=on"]
+        settings += [f"ssl_cert_file={files[0]}", f"ssl_key_file={files[1]}"]
+        argv = [str(programs / "postgres"), "-D", str(data), *(word for each in settings for word in ("-c", each))]
+        nowhere = subprocess.DEVNULL
+        self._child = subprocess.Popen(argv, user=self._user, cwd=folder, stdin=nowhere, stdout=nowhere, stderr=nowhere)
+        try:
+            wait_until(lambda: accepts(self.port), "PostgreSQL listens")
+        except BaseException:
+            self.stop()
+            raise
+
+    def _run(self, *argv: object) -> None:
+        subprocess.run([str(word) for word in argv], user=self._user, cwd="/", check=True, capture_output=True, timeout=60)
+
+    def stop(self) -> None:
+        """
+        End it.
+        """
+        self._child.send_signal(signal.SIGINT)
+        try:
+            self._child.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait(PATIENCE)
+
+
+class PostgresTests(TcpCase):
+    """
+    PostgreSQL through the gateway.
+    """
+
+    skip = _missing_postgres()
+
+    def test_postgres(self) -> None:
+        """`psql` asks for TLS as PostgreSQL's clients do, and comes to the server that it names, whose certificate it verifies."""
+        folder = Path(self.directory())
+        server = PostgresServer(folder, "orders.test")
+        self.addCleanup(server.stop)
+        port = free_port()
+        self.start(entrypoint("orders", port, at(server.port), rule="HostSNI(`orders.test`)"))
+        said = self.ask(f"host=orders.test hostaddr=127.0.0.1 port={port} sslmode=verify-full sslrootcert={folder}/orders.test.pem")
+        self.assertEqual(said.strip(), "t|5050")
+        (record,) = self.records(1)
+        self.assertEqual((record["host"], record["router"]), ("orders.test", "orders"))
+        # PostgreSQL leaves the client's farewell unread, so that the kernel resets its connection.
+        self.assertIn(record["outcome"], ("completed", "backend-closed"))
+
+    def test_plain(self) -> None:
+        """Without TLS it works where no rule asks for a name."""
+        server = PostgresServer(Path(self.directory()), "orders.test")
+        self.addCleanup(server.stop)
+        port = free_port()
+        self.start(entrypoint("orders", port, at(server.port)))
+        self.assertEqual(self.ask(f"host=127.0.0.1 port={port} sslmode=disable").strip(), "f|5050")
+        self.assertEqual(self.ask(f"host=127.0.0.1 port={port} sslmode=require").strip(), "t|5050")
+
+    def ask(self, where: str) -> str:
+        """
+        Return what a query gives that asks whether there is TLS.
+        """
+        query = "SELECT ssl, (SELECT sum(n) FROM generate_series(1, 100) AS n) FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+        program = find_program("psql")
+        assert program is not None
+        done = run_command([program, "-X", "-A", "-t", "-c", query, f"{where} user=tester dbname=postgres"])
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return done.stdout
 
 
 class ProxyProtocolTests(TcpCase):

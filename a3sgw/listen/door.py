@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from a3sgw.address import AddressSet, pack_address
 from a3sgw.errors import AssemblyError, Outcome
 from a3sgw.interfaces import IBeginning, IConnection, IConnectionGate
+from a3sgw.middleware.gates import ask_gates, tell_gates
 from a3sgw.net.caller import Caller
 from a3sgw.net.deadline import Deadlines
 from a3sgw.net.reactor import FlushQueue
@@ -226,7 +227,7 @@ class Door:
         if gates.allowed is not None and not gates.allowed.contains(packed):
             outcome = Outcome.ADDRESS_REFUSED
         elif gates.hooks:
-            outcome = self._ask_hooks(gates.hooks, packed)
+            outcome = ask_gates(gates.hooks, packed)
         if outcome is not None:
             self.count_refused(outcome)
         elif gates.hooks:
@@ -246,7 +247,7 @@ class Door:
         self.connections.discard(connection)
         self.count_shared()
         if self._let_in:
-            self._tell_ended(*self._let_in.pop(connection, ((), b"")))
+            tell_gates(*self._let_in.pop(connection, ((), b"")))
         if self.is_draining and not self.connections and self.idle is not None:
             self.idle()
 
@@ -309,14 +310,14 @@ class Door:
             self._turn_away(sock, Outcome.ADDRESS_REFUSED)
         elif gates.max_connections is not None and not self._has_room(gates, gates.max_connections):
             self._turn_away(sock, Outcome.CONNECTION_LIMIT)
-        elif gates.hooks and (outcome := self._ask_hooks(gates.hooks, packed)) is not None:
+        elif gates.hooks and (outcome := ask_gates(gates.hooks, packed)) is not None:
             self._turn_away(sock, outcome)
         else:
             try:
                 stream = self._begin_connection(sock, Caller(text.encode("ascii"), packed, self._local_port, port=address[1]), gates.hooks)
             except Exception:
                 # Whoever has counted this connection must not count it for ever.
-                self._tell_ended(gates.hooks, packed)
+                tell_gates(gates.hooks, packed)
                 self.count_shared()
                 raise
             stream.start()
@@ -343,32 +344,6 @@ class Door:
         if hooks:
             self._let_in[connection] = (hooks, caller.packed)
         return stream
-
-    def _ask_hooks(self, hooks: tuple[IConnectionGate, ...], packed: bytes) -> Outcome | None:
-        """
-        Return why one of the middlewares does not let a connection in, or `None`.
-        """
-        for number, hook in enumerate(hooks):
-            try:
-                outcome = hook.admit(packed)
-            except Exception:
-                # Who fails to judge has let nobody in.
-                self._log.failure("bug in {hook!r}", hook=hook)
-                outcome = Outcome.INTERNAL_ERROR
-            if outcome is not None:
-                self._tell_ended(hooks[:number], packed)
-                return outcome
-        return None
-
-    def _tell_ended(self, hooks: tuple[IConnectionGate, ...], packed: bytes) -> None:
-        """
-        Tell middlewares that a connection which they let in is gone.
-        """
-        for hook in hooks:
-            try:
-                hook.connection_ended(packed)
-            except Exception:
-                self._log.failure("bug in {hook!r}", hook=hook)
 
     def _turn_away(self, sock: socket.socket, outcome: Outcome) -> None:
         self.count_shared()

@@ -21,6 +21,7 @@ class Caller:
 
     `address` is that of the client as text, `packed` the same packed (see `a3sgw.address`), `local_port` the port it came to, in digits.
     `scheme` is `https` behind TLS, else `http`. `port` is the client's, `destination` what it connected to, where somebody wants to know.
+    `has_asked_for_tls` says that a client of PostgreSQL has been told that it may begin TLS.
     """
 
     address: bytes
@@ -29,3 +30,4 @@ class Caller:
     scheme: bytes = b"http"
     port: int = 0
     destination: Endpoint | None = None
+    has_asked_for_tls: bool = False

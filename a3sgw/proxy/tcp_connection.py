@@ -4,7 +4,8 @@ Bring one client's connection to a server, and carry what they say.
 A `TcpConnection` waits for the client's first bytes only if a rule needs them, and at most for the time that the entrypoint allows; what
 they say of the server's name and protocols (TLS, RFC 6066 and RFC 7301) decides the route. Then it asks one server after the other until
 one can be connected to, while a little of what the client sends is kept. From there on a `Tunnel` carries the bytes, and nobody looks at
-them. However it ends, the connection finishes exactly once: what it held is given back, and it is counted and logged.
+them. A client of PostgreSQL asks before it begins TLS: it is told yes, and the server is asked in its turn. However it ends, the connection
+finishes exactly once: what it held is given back, and it is counted and logged.
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ from zope.interface import implementer
 from a3sgw.errors import Outcome
 from a3sgw.interfaces import IConnection, IReceiver
 from a3sgw.message import RequestHead
+from a3sgw.middleware.gates import ask_gates, tell_gates
 from a3sgw.net.caller import Caller
 from a3sgw.net.deadline import NEVER
 from a3sgw.net.valve import WAITING_ROOM
 from a3sgw.policy.slots import Admission
+from a3sgw.proxy.agreement import Agreement
 from a3sgw.proxy.lessee import Lessee
 from a3sgw.proxy.tcp_entrypoint import TcpEntrypoint, TcpRoute
 from a3sgw.proxy.tunnel import Tunnel
 from a3sgw.route.match import ConnectionFacts
 from a3sgw.service.waiting import WaitingRoom
-from a3sgw.wire.clienthello import ClientHelloError, read_client_hello
+from a3sgw.wire.opening import Opening
 from a3sgw.wire.proxyprotocol import Endpoint, encode_v1, encode_v2
 
 if TYPE_CHECKING:
@@ -59,6 +62,7 @@ class TcpConnection(Lessee):
     """
 
     __slots__ = (
+        "_agreement",
         "_began",
         "_caller",
         "_client_has_ended",
@@ -67,7 +71,7 @@ class TcpConnection(Lessee):
         "_is_over",
         "_keeper",
         "_let_in",
-        "_pending",
+        "_opening",
         "_place",
         "_queue",
         "_stream",
@@ -93,8 +97,9 @@ class TcpConnection(Lessee):
         self._stream = stream
         self._keeper = keeper
         self._caller = caller
-        self._pending = b""
+        self._opening = Opening(asked=caller.has_asked_for_tls)
         self._has_begun = self._is_decided = False
+        self._agreement: Agreement | None = None
         self._client_has_ended = False
         self._is_over = False
         self._let_in: tuple[IConnectionGate, ...] = ()
@@ -122,8 +127,9 @@ class TcpConnection(Lessee):
             self._take(route)
         else:
             self._stream.deadline = self._stream.now() + self.entrypoint.hello_timeout
-            if self._pending:
-                self._read_hello()
+            if self._opening.pending:
+                already, self._opening.pending = self._opening.pending, b""
+                self.data_received(already)
             if self._client_has_ended and not self._is_decided:
                 self._decide()
 
@@ -146,29 +152,14 @@ class TcpConnection(Lessee):
             self._end(Outcome.NO_ROUTE)
             return
         self.route = route
-        outcome = self._ask_hooks(route.hooks)
+        outcome = ask_gates(route.hooks, self._caller.packed)
         if outcome is not None:
             self._keeper.count_refused(outcome)
             self._end(outcome)
             return
+        self._let_in = route.hooks
         self.be_served_by(route.service, route.settings)
         self._choose_and_try(Outcome.NO_BACKEND)
-
-    def _ask_hooks(self, hooks: tuple[IConnectionGate, ...]) -> Outcome | None:
-        """
-        Return why one of the router's middlewares does not let the client in, or `None`.
-        """
-        for number, hook in enumerate(hooks):
-            try:
-                outcome = hook.admit(self._caller.packed)
-            except Exception:
-                # Who fails to judge has let nobody in.
-                self._log.failure("bug in {hook!r}", hook=hook)
-                outcome = Outcome.INTERNAL_ERROR
-            if outcome is not None:
-                return outcome
-            self._let_in = hooks[: number + 1]
-        return None
 
     # -- the server
 
@@ -242,12 +233,28 @@ class TcpConnection(Lessee):
         if version is not None:
             caller = self._caller
             stream.write(_ENCODERS[version](Endpoint(caller.packed, caller.port), caller.destination))
+        if self._opening.asked:
+            self._agreement = Agreement(stream, self.settings.connect_timeout, self._agreed)
+        else:
+            self._join(stream)
+
+    def _agreed(self, outcome: Outcome | None) -> None:
+        """
+        The server has been told what the client has been promised.
+        """
+        self._agreement = None
+        if outcome is None:
+            self._join(self._upstream.stream)
+        else:
+            self._end(outcome)
+
+    def _join(self, stream: Any) -> None:
         # Nothing may move for as long as it likes, but whoever vanishes must be noticed.
         self._stream.keep_alive()
         stream.keep_alive()
         idle = self.entrypoint.idle_timeout
         tunnel = Tunnel(self._stream, stream, self._tunnel_ended, idle_timeout=NEVER if idle is None else idle)
-        pending, self._pending = self._pending, b""
+        pending, self._opening.pending = self._opening.pending, b""
         self._tunnel = tunnel
         self._stream.free(WAITING_ROOM)
         tunnel.start(pending)
@@ -260,22 +267,24 @@ class TcpConnection(Lessee):
         """
         Keep what the client sends: until its route is known to find it, and then for the server.
         """
-        self._pending += data
+        opening = self._opening
         if self._is_decided or not self._has_begun:
-            if len(self._pending) >= _WAITING_BYTES:
+            opening.pending += data
+            if len(opening.pending) >= _WAITING_BYTES:
                 self._stream.hold(WAITING_ROOM)
             return
-        self._read_hello()
+        answer = opening.take(data)
+        if answer:
+            self._stream.write(answer)
+        self._look()
 
-    def _read_hello(self) -> None:
-        try:
-            hello = read_client_hello(self._pending)
-        except ClientHelloError:
-            # Not TLS, or none that can be understood: a client that names no server.
-            self._decide()
-        else:
-            if hello is not None:
-                self._decide(hello.server_name, hello.alpn)
+    def _look(self) -> None:
+        """
+        See whether the client has said enough.
+        """
+        found = self._opening.read()
+        if found is not None:
+            self._decide(*found)
 
     def eof_received(self) -> None:
         """
@@ -284,7 +293,7 @@ class TcpConnection(Lessee):
         self._client_has_ended = True
         if self._is_decided or not self._has_begun:
             return
-        if self._pending:
+        if self._opening.pending:
             self._decide()
         else:
             # It only wanted to know whether there is anybody.
@@ -371,14 +380,12 @@ class TcpConnection(Lessee):
         self.outcome = outcome
         self.ended = monotonic()
         backend = self.backend or (self._tried[-1] if self._tried else None)
+        if self._agreement is not None:
+            self._agreement.cancel()
         self._let_go(outcome)
         # For the record.
         self.backend = backend
-        for hook in self._let_in:
-            try:
-                hook.connection_ended(self._caller.packed)
-            except Exception:
-                self._log.failure("bug in {hook!r}", hook=hook)
+        tell_gates(self._let_in, self._caller.packed)
         self.entrypoint.observers.exchange_ended(self)
         # These two may call back, or serve others.
         self._leave_place()

@@ -16,6 +16,7 @@ from a3sgw.proxy.tcp_entrypoint import TcpEntrypoint
 from a3sgw.proxy.test.test_tcp_connection import client_hello
 from a3sgw.route.table import RouteSpec, build_tcp_table
 from a3sgw.testing import receiver_contract
+from a3sgw.wire.postgres import SSL_REQUEST
 
 CALLER = Caller(b"192.0.2.1", bytes((192, 0, 2, 1)), b"5432")
 
@@ -25,6 +26,10 @@ class FakeStream:
         self.deadline = 0.0
         self.receiver = None
         self.is_closed = False
+        self.written = b""
+
+    def write(self, data):
+        self.written += data
 
     def now(self):
         return 100.0
@@ -62,6 +67,7 @@ class FakeDoor:
 
     def hand_over(self, connection, beginning, stream, caller, data):
         self.handed.append((beginning.name, data))
+        self.caller = caller
 
     def connection_ended(self, connection):
         self.ended += 1
@@ -120,8 +126,19 @@ class PassthroughTests(SynchronousTestCase):
     def test_early(self):
         """Where the client need not say anything, the next step begins at once."""
         self.assertEqual(BEGINNING.begin(FakeDoor(("HostSNI(`*`)", True)), FakeStream(), CALLER), "passing")
-        self.assertEqual(BEGINNING.begin(FakeDoor(("HostSNI(`*`)", False)), FakeStream(), CALLER), "secured")
-        self.assertEqual(BEGINNING.begin(FakeDoor(), FakeStream(), CALLER), "secured")
+        self.assertEqual(self.taken((("HostSNI(`*`)", False),), client_hello())[0][0], "secured")
+        self.assertEqual(self.taken((), client_hello())[0][0], "secured")
+
+    def test_asking(self):
+        """Clients of PostgreSQL are told that they may begin, and whoever comes next knows of it."""
+        for name, expected in (("a.test", "passing"), ("b.test", "secured")):
+            door, stream, hello = FakeDoor(*MIXED), FakeStream(), client_hello(name)
+            reader = BEGINNING.begin(door, stream, CALLER)
+            reader.data_received(SSL_REQUEST)
+            self.assertEqual((stream.written, door.handed), (b"S", []))
+            reader.data_received(hello)
+            self.assertEqual(door.handed, [(expected, hello)])
+            self.assertTrue(door.caller.has_asked_for_tls)
 
     def test_ends(self):
         """A client that leaves is let go, and the door hears of it; a door that closes waits a moment and no longer."""

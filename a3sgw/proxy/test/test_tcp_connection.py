@@ -18,6 +18,7 @@ from a3sgw.proxy.tcp_connection import TcpConnection
 from a3sgw.proxy.tcp_entrypoint import TcpEntrypoint
 from a3sgw.route.table import build_tcp_table
 from a3sgw.testing import Dialogue, receiver_contract
+from a3sgw.wire.postgres import SSL_REQUEST
 from a3sgw.wire.proxyprotocol import endpoint_of, read_proxy_header
 
 
@@ -312,6 +313,67 @@ class RouteTests(TcpTestCase):
                 talk.say(client, b"\x16\x03\x01\x40\0" + bytes(16384))
         self.assertTrue(client.has_ended or client.was_reset)
         self.assertEqual(self.ways(), [("", "", "no-route")])
+
+
+class PostgresTests(TcpTestCase):
+    """
+    Clients of PostgreSQL, which ask before they begin TLS.
+    """
+
+    def ask(self, name="a.test"):
+        """
+        Let a client ask and begin TLS; return its end, the server's, and the ClientHello.
+        """
+        talk = self.begin(BY_NAME)
+        client = talk.connect()
+        talk.say(client, SSL_REQUEST)
+        self.assertEqual(talk.hear(client), b"S")
+        hello = client_hello(name)
+        talk.say(client, hello)
+        server = talk.backend()
+        self.assertEqual(talk.hear(server), SSL_REQUEST)
+        return client, server, hello
+
+    def test_agreed(self):
+        """The client is told yes, its ClientHello leads to a server, which is asked in its turn; then TLS is between the two."""
+        client, server, hello = self.ask()
+        self.dialogue.say(server, b"S")
+        self.assertEqual(self.dialogue.hear(server), hello)
+        self.dialogue.say(server, b"hello")
+        self.assertEqual(self.dialogue.hear(client), b"hello")
+        self.end(client, server)
+        self.assertEqual(self.ways(), [("r0", "a", "completed")])
+
+    def test_not_agreed(self):
+        """A server that has no TLS, or says more than it should, or nothing, costs the client its connection, and it is known why."""
+        for data, outcome in ((b"N", "backend-tls-refused"), (b"Sx", "backend-tls-refused"), (b"", "connect-timeout")):
+            client, server, _ = self.ask()
+            if data:
+                self.dialogue.say(server, data)
+            self.dialogue.reactor.advance(6.0)
+            self.dialogue.reactor.settle()
+            self.assertTrue(client.has_ended or client.was_reset)
+            self.assertTrue(server.was_reset)
+            self.assertEqual(self.ways(), [("r0", "a", outcome)])
+        client, server, _ = self.ask()
+        self.end(server)
+        self.assertEqual(self.ways(), [("r0", "a", "backend-closed")])
+
+    def test_client_leaves(self):
+        """A client that breaks off meanwhile leaves nothing over."""
+        client, server, _ = self.ask()
+        client._resets = True
+        self.end(client)
+        self.assertTrue(server.was_reset)
+        self.assertEqual(self.ways(), [("r0", "a", "client-closed")])
+
+    def test_untouched(self):
+        """Where no rule asks for a name, the question is the server's to answer."""
+        talk = self.begin()
+        client = talk.connect()
+        talk.say(client, SSL_REQUEST)
+        self.assertEqual((talk.hear(client), talk.hear(talk.backend())), (b"", SSL_REQUEST))
+        self.end(client, talk.backend())
 
 
 class MutationTests(TcpTestCase):
