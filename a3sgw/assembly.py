@@ -31,7 +31,9 @@ from a3sgw.listen.proxy_beginning import ProxyBeginning
 from a3sgw.listen.tcp_beginning import TcpBeginning
 from a3sgw.middleware.chain import Link
 from a3sgw.policy.shared_slots import SharedCount
+from a3sgw.proxy.client_subject import ClientSubject
 from a3sgw.proxy.entrypoint import AdminGate, Entrypoint, EntrypointTimeouts
+from a3sgw.proxy.https_redirect import HttpsRedirect
 from a3sgw.proxy.tcp_entrypoint import TcpEntrypoint
 from a3sgw.route.table import HttpTable, RouteSpec, build_http_table
 from a3sgw.service.service import Route, Service
@@ -83,6 +85,11 @@ def assemble(config: GatewayConfig, previous: Generation | None, kit: Kit) -> Ge
         links = middlewares.links("entrypoint", name, entrypoint.middlewares)
         beginning: IBeginning = Http1Beginning()
         if entrypoint.protocol == "http":
+            if entrypoint.tls is not None:
+                # Only here, so that whoever has no TLS runs without OpenSSL.
+                from a3sgw.assembly_tls import assemble_tls
+
+                beginning = assemble_tls(entrypoint, {b"http/1.1": beginning, b"": beginning}, parts, kit)
             served: Entrypoint | TcpEntrypoint = _entrypoint(config, entrypoint, services, middlewares, links, parts, kit)
         elif entrypoint.protocol == "tcp":
             beginning = TcpBeginning(kit.dialer.later)
@@ -182,7 +189,27 @@ def _entrypoint(
     )
 
 
-def _admin_gate(config: GatewayConfig, name: str, kit: Kit) -> AdminGate | None:
+def _client_subject(entrypoint: EntrypointConfig, parts: Parts, kit: Kit) -> list[Link]:
+    """
+    Return what comes before all middlewares of an entrypoint that tells servers about certificates of clients.
+    """
+    header = None if entrypoint.tls is None else entrypoint.tls.client_subject_header
+    if header is None:
+        return []
+    hook = parts.take(("client-subject", header), partial(ClientSubject, header))
+    return [Link("tls", "client-subject", hook, kit.metrics.middleware_series("tls"))]
+
+
+def _admin_gate(config: GatewayConfig, name: str, kit: Kit) -> AdminGate | HttpsRedirect | None:
+    gate = _own_gate(config, name, kit)
+    target = None if name == DASHBOARD_ENTRYPOINT else config.entrypoints[name].redirect_to
+    if target is None:
+        return gate
+    address = target if target.startswith(":") else config.entrypoints[target].address
+    return HttpsRedirect(parse_listen_address(address)[1], gate)
+
+
+def _own_gate(config: GatewayConfig, name: str, kit: Kit) -> AdminGate | None:
     dashboard = config.dashboard
     if not dashboard.enabled:
         return None
@@ -216,6 +243,7 @@ def _table(
 ) -> HttpTable[Route]:
     specs = []
     names = config.entrypoints[name].middlewares
+    first = _client_subject(config.entrypoints[name], parts, kit)
     differs = middlewares.differ_by_service(names)
     for router in routers_of(config, name, "http"):
         service = services[router.service]
@@ -226,7 +254,7 @@ def _table(
         chain = middlewares.chain(
             [
                 link
-                for link in (*links, *middlewares.links("router", router.name, router.middlewares, router.service))
+                for link in (*first, *links, *middlewares.links("router", router.name, router.middlewares, router.service))
                 if not IConnectionGate.providedBy(link.middleware)
             ]
         )

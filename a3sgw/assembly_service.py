@@ -294,7 +294,7 @@ def _equip(backend: Backend, settings: PoolSettings, config: ServiceConfig, kit:
 
 def upstream_terms(config: ServiceConfig) -> Any:
     """
-    Return how `config` wants `https` servers to be met. Raises `TermsError` if a file cannot be used.
+    Return how `config` wants `https` servers to be met. Raises `PemError` if a file cannot be used.
     """
     from a3sgw.proxy.outbound_tls import Terms, read_terms
 

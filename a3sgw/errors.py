@@ -88,6 +88,7 @@ class Outcome(enum.Enum):
     HEADERS_TOO_LARGE = (431, "http_request_error", False, "Request header fields too large")
     WEBSOCKET_HANDSHAKE_MALFORMED = (400, "http_request_error", False, "Malformed WebSocket handshake")
     WEBSOCKET_VERSION_REFUSED = (426, "http_request_error", False, "WebSocket version not supported")
+    PLAIN_HTTP_ON_TLS = (400, "http_request_error", False, "Plain HTTP was sent to a port for HTTPS; use an https:// URL")
     BODY_TOO_LARGE = (413, "http_request_error", False, "Request body too large")
 
     # A middleware's decisions. Those without a status come with an answer of the middleware's own.
@@ -115,6 +116,16 @@ class Outcome(enum.Enum):
     ADDRESS_REFUSED = (403, "http_request_denied", False, "Address not allowed")
     PROXY_HEADER_MALFORMED = (None, None, False, "A trusted proxy sent no usable PROXY header")
     PROXY_HEADER_TIMEOUT = (None, None, False, "A trusted proxy took too long for its PROXY header")
+    TLS_MALFORMED = (None, None, False, "Client sent what is no TLS handshake")
+    TLS_TIMEOUT = (None, None, False, "TLS handshake took too long")
+    TLS_CLOSED = (None, None, False, "Client left within the TLS handshake")
+    TLS_VERSION_REFUSED = (None, None, False, "No version of TLS in common with the client")
+    TLS_CIPHER_REFUSED = (None, None, False, "No TLS cipher in common with the client")
+    TLS_PROTOCOL_REFUSED = (None, None, False, "Client speaks none of the protocols under TLS")
+    TLS_NAME_REFUSED = (None, None, False, "No certificate for the name that the client asks for")
+    TLS_CLIENT_CERTIFICATE_MISSING = (None, None, False, "Client showed no certificate")
+    TLS_CLIENT_CERTIFICATE_REFUSED = (None, None, False, "Client's certificate is not from a trusted authority")
+    TLS_REFUSED_BY_CLIENT = (None, None, False, "Client broke off the TLS handshake")
     SHUTTING_DOWN = (503, "destination_unavailable", False, "Gateway shutting down")
     INTERNAL_ERROR = (500, "proxy_internal_error", False, "Internal server error")
 

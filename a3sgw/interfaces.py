@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from a3sgw.errors import Outcome
     from a3sgw.message import Field, LocalResponse, RequestHead, ResponseHead
     from a3sgw.middleware.surroundings import Surroundings
+    from a3sgw.net.caller import Caller
     from a3sgw.observe.record import Record
     from a3sgw.proxy.exchange import Exchange
     from a3sgw.service.backend import Backend, BackendAddress
@@ -137,8 +138,8 @@ class IBeginning(Interface):
         """
         Return an `IConnection` that takes `stream`, with itself set as its receiver and a deadline on it.
 
-        `door` has `entrypoint`, `is_draining`, `hand_over` and `connection_ended`, `caller` is a `net.caller.Caller`. Must not close the
-        stream or call out: the door does not know of the connection yet. What has arrived already follows by `data_received`.
+        `door` has `entrypoint`, `is_draining`, `hand_over`, `count_refused` and `connection_ended`; `caller` is a `net.caller.Caller`. Must
+        not close the stream or call out: the door does not know of the connection yet. What has arrived follows by `data_received`.
         """
 
     def goodbye(outcome: Outcome) -> bytes:
@@ -158,6 +159,8 @@ class IDownstream(Interface):
     `send_end`), or `abort` at any point. None of these calls back into the exchange before it returns, except that the end of the
     response may begin the next exchange.
     """
+
+    caller: Caller = Attribute("Who is at the other end of the connection, a `net.caller.Caller`.")
 
     def send_interim(head: ResponseHead) -> None:
         """

@@ -96,6 +96,26 @@ def middleware_problems(
     return findings.problems
 
 
+def entrypoint_problems(config: GatewayConfig, positions: Mapping[str, Position], known: Sequence[Problem] = ()) -> list[Problem]:
+    """
+    Return a problem for each file that TLS of an entrypoint needs and cannot use. Where something is wrong already, none is looked for.
+    """
+    findings = Findings(positions)
+    for name, entrypoint in config.entrypoints.items():
+        base = f"{item_path('entrypoints', name)}.tls"
+        if entrypoint.tls is None or any(problem.path.startswith(base) for problem in known):
+            continue
+        # Only here, so that whoever has no TLS runs without OpenSSL.
+        from a3sgw.assembly_tls import tls_problems
+
+        for error in tls_problems(entrypoint.tls):
+            place = f"{base}.{error.attribute}"
+            findings.report(place, f"TLS error: {place} {error.reason}")
+        if entrypoint.protocol != "http":
+            findings.report(base, f"{base} is for http entrypoints in this version; remove it")
+    return findings.problems
+
+
 def service_problems(config: GatewayConfig, positions: Mapping[str, Position], strategies: Strategies) -> list[Problem]:
     """
     Return a problem for each strategy that nobody has, and each file that TLS towards the servers of a service needs and cannot use.
@@ -112,11 +132,11 @@ def service_problems(config: GatewayConfig, positions: Mapping[str, Position], s
                 findings.report(place, f"{place} is {findings.show(place, strategy)}, expected one of {known}{hint}")
         if service.upstream_tls is not None:
             # Only here, so that whoever asks nobody over TLS runs without OpenSSL.
-            from a3sgw.proxy.outbound_tls import TermsError
+            from a3sgw.net.pem import PemError
 
             try:
                 upstream_terms(service)
-            except TermsError as error:
+            except PemError as error:
                 place = f"{base}.upstream_tls.{error.attribute}"
                 findings.report(place, f"{place} {error.reason}")
     return findings.problems
@@ -287,6 +307,7 @@ def check_build(loaded: Loaded, catalog: Catalog, strategies: Strategies | None 
         return loaded
     found = rule_problems(loaded.config, loaded.positions)
     found += fit_problems(loaded.config, loaded.positions)
+    found += entrypoint_problems(loaded.config, loaded.positions, loaded.problems)
     found += service_problems(loaded.config, loaded.positions, strategies or find_strategies())
     found += middleware_problems(loaded.config, loaded.positions, catalog, loaded.problems)
     if not found:

@@ -27,6 +27,8 @@ def check_entrypoints(config: GatewayConfig, findings: Findings) -> None:
         _check_protocol(path, entrypoint, findings)
         if entrypoint.tls is not None:
             _check_tls(f"{path}.tls", entrypoint.tls, findings)
+        if entrypoint.redirect_to is not None:
+            _check_redirect(f"{path}.redirect_to", entrypoint, entrypoint.redirect_to, config, findings)
     _check_addresses(config, findings)
 
 
@@ -38,6 +40,23 @@ def _check_protocol(path: str, entrypoint: EntrypointConfig, findings: Findings)
         if getattr(entrypoint, declared.attribute) != declared.default or findings.is_written(place):
             message = f"{place} is for {' and '.join(declared.protocols)} entrypoints only, and this one speaks {entrypoint.protocol}"
             findings.report(place, message, [f"{path}.protocol"])
+
+
+def _check_redirect(place: str, entrypoint: EntrypointConfig, target: str, config: GatewayConfig, findings: Findings) -> None:
+    shown = f"{place} is {findings.show(place, target)}"
+    depends = [item_path("entrypoints", target)]
+    if entrypoint.tls is not None:
+        findings.report(place, f"{place} is for entrypoints without TLS, and this one has it")
+    elif target.startswith(":"):
+        if not (target[1:].isdecimal() and target.isascii() and 0 < int(target[1:]) < 65536):
+            findings.report(place, f'{shown}, expected a port like ":443" or the name of an entrypoint')
+    elif target not in config.entrypoints:
+        hint = findings.hint(place, target, config.entrypoints) or ", which does not exist"
+        findings.report(place, f"entrypoint {quote(entrypoint.name)} redirects to entrypoint {findings.show(place, target)}{hint}", depends)
+    elif config.entrypoints[target].tls is None or config.entrypoints[target].protocol != "http":
+        findings.report(place, f"{shown}, an entrypoint that speaks no HTTPS; give it tls", depends)
+    elif config.entrypoints[target].address.endswith(":0"):
+        findings.report(place, f'{shown}, whose port is only known when it listens; give a port like ":443" here', depends)
 
 
 # -- TLS ------------------------------------------------------------------------------------------------------------------------------
@@ -56,6 +75,12 @@ def _check_tls(path: str, tls: TlsConfig, findings: Findings) -> None:
     if tls.client_auth != "none" and tls.client_ca_file is None:
         message = f'{path}.client_auth is "{tls.client_auth}", but without client_ca_file no client can be verified'
         findings.report(f"{path}.client_auth", message, [f"{path}.client_ca_file"])
+    if tls.client_auth == "none" and tls.client_subject_header is not None:
+        message = f'{path}.client_subject_header has no effect without client_auth = "require" or "optional"'
+        findings.report(f"{path}.client_subject_header", message, [f"{path}.client_auth"])
+    if tls.cipher_suites and tls.min_version == "1.3":
+        message = f'{path}.cipher_suites are for TLS 1.2, and min_version = "1.3" leaves no use for them'
+        findings.report(f"{path}.cipher_suites", message, [f"{path}.min_version"])
     if tls.client_auth == "none" and tls.client_ca_file is not None:
         message = f'{path}.client_ca_file has no effect without client_auth = "require" or "optional"'
         findings.report(f"{path}.client_ca_file", message, [f"{path}.client_auth"])

@@ -9,11 +9,27 @@ from __future__ import annotations
 
 import attrs
 
-from a3sgw.config.kinds import ADDRESS, DOMAIN, FILE, FLAG, FOLDER, HTTP_URL, NAME, NETWORK, SECRET, Duration, Integer, Text, Word
+from a3sgw.config.kinds import (
+    ADDRESS,
+    DOMAIN,
+    FILE,
+    FLAG,
+    FOLDER,
+    HEADER_NAME,
+    HTTP_URL,
+    NAME,
+    NETWORK,
+    SECRET,
+    Duration,
+    Integer,
+    Text,
+    Word,
+)
 from a3sgw.config.setting import ListKind, ObjectKind, ObjectListKind, label, setting
 from a3sgw.config.values import Secret
 
 __all__ = [
+    "CIPHER_SUITES",
     "AcmeDnsConfig",
     "CertificateConfig",
     "EncodedCharactersConfig",
@@ -29,6 +45,17 @@ _HTTP = ("http",)
 _STREAMS = ("http", "tcp")
 _TCP = ("tcp",)
 _UDP = ("udp",)
+
+
+CIPHER_SUITES = (
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+)
+"""The suites for TLS 1.2 that there are, best first, by their names at IANA. All have forward secrecy and authenticated encryption."""
 
 
 def _check_email(text: str) -> str:
@@ -78,11 +105,26 @@ class TlsConfig:
         ObjectListKind(CertificateConfig), "More certificates; the name the client asks for chooses among all of them.", default=()
     )
     min_version: str = setting(Word(("1.2", "1.3")), "The oldest version of TLS.", default="1.2")
+    cipher_suites: tuple[str, ...] = setting(
+        ListKind(Word(CIPHER_SUITES)),
+        "Which suites are used with TLS 1.2; without them all there are, which are those here, best first. TLS 1.3 has its own.",
+        default=(),
+    )
+    handshake_timeout: float = setting(Duration(), "How long a client may take until both sides agree on TLS.", default=10.0)
+    strict_sni: bool = setting(
+        FLAG, "Whether clients that ask for a name on none of the certificates are refused; if not, they see the first.", default=False
+    )
     client_ca_file: str | None = setting(FILE, "PEM file of the authorities that may vouch for clients.", default=None)
     client_auth: str = setting(
         Word(("none", "optional", "require")), "Whether clients are asked for a certificate; not without `client_ca_file`.", default="none"
     )
-    acme: bool = setting(FLAG, "Whether certificates are ordered automatically.", default=False)
+    client_subject_header: str | None = setting(
+        HEADER_NAME,
+        "The header in which servers are told whom the client's certificate is for, as in `CN=alice,O=Example`. What clients send under "
+        "this name is removed.",
+        default=None,
+    )
+    acme: bool = setting(FLAG, "Whether certificates are ordered automatically.", default=False, runs=False)
     acme_email: str | None = setting(
         Text("an e-mail address", _check_email), "The contact for the authority; required with `acme`.", default=None
     )
@@ -178,7 +220,7 @@ class EntrypointConfig:
     protocol: str = setting(
         Word(("http", "tcp", "udp")), "What is spoken there.", default="http", runs_when=_runs_protocol, runs_note='`"http"` and `"tcp"`'
     )
-    tls: TlsConfig | None = setting(ObjectKind(TlsConfig), "TLS.", default=None, protocols=_STREAMS, runs=False)
+    tls: TlsConfig | None = setting(ObjectKind(TlsConfig), "TLS.", default=None, protocols=_STREAMS)
     max_connections: int | None = setting(
         Integer(maximum=2**32 - 1),
         "How many connections at a time; more are closed at once. 0 refuses all; without it there is no bound.",
@@ -221,6 +263,12 @@ class EntrypointConfig:
         default=10_000,
         protocols=_UDP,
         runs=False,
+    )
+    redirect_to: str | None = setting(
+        NAME,
+        'Where every request is sent on, over HTTPS: the name of the entrypoint with TLS, or a port as in ":443".',
+        default=None,
+        protocols=_HTTP,
     )
     forwarded_headers: ForwardedHeadersConfig = setting(
         ObjectKind(ForwardedHeadersConfig), "Trust in other proxies.", default=ForwardedHeadersConfig(), protocols=_HTTP

@@ -93,7 +93,7 @@ class DoorTally:
 
     def count_refused(self, entrypoint: str, outcome: Outcome) -> None:
         """
-        Count one connection turned away.
+        Count one connection that was turned away, or that did not get past its beginning.
         """
         key = (entrypoint, outcome.word)
         self.refused[key] = self.refused.get(key, 0) + 1

@@ -117,8 +117,8 @@ class Entrypoint:
     """
     The table of routes and the terms for clients at one entrypoint, for one generation.
 
-    `trusted` are the proxies whose forwarding fields are believed, `admin` the gate to the gateway's own API, or `None`. `later` begins a
-    timed call, as `callLater` of a reactor does.
+    `trusted` are the proxies whose forwarding fields are believed, `admin` the gate to the gateway's own API or what stands in its place.
+    `later` begins a timed call, as `callLater` of a reactor does.
     """
 
     name: str
@@ -126,7 +126,7 @@ class Entrypoint:
     limits: RequestLimits
     timeouts: EntrypointTimeouts
     trusted: AddressSet | None
-    admin: AdminGate | None
+    admin: Any
     observers: Observers
     series: Any
     later: Callable[..., Any]

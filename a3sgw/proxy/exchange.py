@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 from a3sgw.errors import Outcome
 from a3sgw.interfaces import IDownstream, IUpstream
 from a3sgw.message import IDEMPOTENT, Field, LocalResponse, RequestHead, ResponseHead, get_field
+from a3sgw.net.caller import Caller
 from a3sgw.net.valve import CLIENT_SLOW, UPSTREAM_SLOW, WAITING_ROOM
 from a3sgw.observe.record import Record
 from a3sgw.policy.slots import Admission
@@ -149,6 +150,14 @@ class Exchange(Record):
 
     def __repr__(self) -> str:
         return f"<Exchange {self.head!r} to {self.backend!r}, attempt {self.attempts}>"
+
+    @property
+    def caller(self) -> Caller:
+        """
+        Who is at the other end of the client's connection.
+        """
+        caller: Caller = self._downstream.caller
+        return caller
 
     @property
     def connect_timeout(self) -> float:
@@ -687,7 +696,7 @@ class Exchange(Record):
 
     def _ask(self, answer: LocalResponse | Deferred[LocalResponse]) -> None:
         if isinstance(answer, LocalResponse):
-            self.respond(answer, Outcome.DASHBOARD)
+            self.respond(answer, answer.outcome or Outcome.DASHBOARD)
             return
 
         def answered(response: LocalResponse) -> None:

@@ -107,6 +107,7 @@ class Http1Server:
         "_scheme",
         "_stream",
         "_upgrade",
+        "caller",
         "exchange",
     )
 
@@ -115,6 +116,7 @@ class Http1Server:
     def __init__(self, stream: Stream, door: _Door, caller: Caller) -> None:
         self._stream = stream
         self._door = door
+        self.caller = caller
         self._peer = caller.address
         self._peer_packed = caller.packed
         self._scheme = caller.scheme

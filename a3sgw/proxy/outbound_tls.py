@@ -12,9 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from cryptography.x509 import load_pem_x509_certificates
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
 from service_identity.pyopenssl import verify_hostname, verify_ip_address
@@ -26,12 +23,13 @@ from a3sgw.errors import Outcome
 from a3sgw.interfaces import IReceiver
 from a3sgw.net.connect import Address, Connecting, Dialer
 from a3sgw.net.deadline import NEVER
+from a3sgw.net.pem import read_certificates, read_key
 from a3sgw.net.tls_stream import TlsStream
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-__all__ = ["HTTP1", "HTTP2_OR_1", "Terms", "TermsError", "TlsDialer", "make_context", "read_terms"]
+__all__ = ["HTTP1", "HTTP2_OR_1", "Terms", "TlsDialer", "make_context", "read_terms"]
 
 
 HTTP1: Final = (b"http/1.1",)
@@ -56,50 +54,16 @@ class Terms:
     is_trusting: bool = False
 
 
-class TermsError(ValueError):
-    """
-    A file cannot be what `attribute` (its name in the configuration) asks for; the text says why.
-    """
-
-    def __init__(self, attribute: str, reason: str) -> None:
-        super().__init__(attribute, reason)
-        self.attribute = attribute
-        self.reason = reason
-
-
 def read_terms(
     ca_file: str | None, cert_file: str | None, key_file: str | None, server_name: str | None, *, is_trusting: bool
 ) -> Terms:
     """
-    Return the terms that these PEM files describe. Raises `TermsError`.
+    Return the terms that these PEM files describe. Raises `PemError`.
     """
-    chain = () if cert_file is None else _read_certificates("cert_file", cert_file)
-    key = None
-    if key_file is not None:
-        text = _read("key_file", key_file)
-        try:
-            key = load_pem_private_key(text, None)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
-            raise TermsError("key_file", "is no private key in PEM without a passphrase") from None
-        if chain and chain[0].public_key() != key.public_key():
-            raise TermsError("key_file", "is not the key of the certificate in cert_file")
-    return Terms(None if ca_file is None else _read_certificates("ca_file", ca_file), chain, key, server_name, is_trusting)
-
-
-def _read(attribute: str, path: str) -> bytes:
-    try:
-        with open(path, "rb") as stream:
-            return stream.read()
-    except OSError as error:
-        raise TermsError(attribute, f"cannot be read: {error.strerror}") from None
-
-
-def _read_certificates(attribute: str, path: str) -> Sequence[Certificate]:
-    text = _read(attribute, path)
-    try:
-        return load_pem_x509_certificates(text)
-    except ValueError:
-        raise TermsError(attribute, "holds no certificate in PEM") from None
+    chain = () if cert_file is None else read_certificates("cert_file", cert_file)
+    key = None if key_file is None else read_key("key_file", key_file, chain)
+    authorities = None if ca_file is None else read_certificates("ca_file", ca_file)
+    return Terms(authorities, chain, key, server_name, is_trusting)
 
 
 def make_context(terms: Terms, protocols: Sequence[bytes] = HTTP1) -> SSL.Context:

@@ -20,6 +20,7 @@ from zope.interface import implementer
 from a3sgw.errors import Outcome
 from a3sgw.interfaces import IDownstream
 from a3sgw.message import Field, ResponseHead
+from a3sgw.net.caller import Caller
 from a3sgw.proxy.tunnel import Side, Tunnel
 from a3sgw.wire.handshake import WEBSOCKET
 from a3sgw.wire.websocket import FrameBounds, going_away
@@ -72,6 +73,14 @@ class Upgrade:
         return f"<Upgrade of {self._exchange!r} with {self._tunnel!r}>"
 
     # -- what the exchange calls
+
+    @property
+    def caller(self) -> Caller:
+        """
+        Who is at the other end.
+        """
+        caller: Caller = self._downstream.caller
+        return caller
 
     def send_interim(self, head: ResponseHead) -> None:
         """

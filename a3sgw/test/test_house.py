@@ -26,7 +26,7 @@ FLOORS = {
     3.0: {"net"},
     3.5: {"proxy"},
     4.0: {"acme", "admin", "health", "listen", "provider", "scaling"},
-    5.0: {"assembly", "assembly_middleware", "assembly_parts", "assembly_router", "assembly_service", "assembly_tcp"}
+    5.0: {"assembly", "assembly_middleware", "assembly_parts", "assembly_router", "assembly_service", "assembly_tcp", "assembly_tls"}
     | {"carrier", "gauges", "loading", "loading_tcp"},
     5.25: {"workers"},
     5.5: {"gateway", "view"},

@@ -183,6 +183,8 @@ class TlsTests(SynchronousTestCase):
             ('key_file = "k"', "has key_file but no cert_file"),
             ('client_ca_file = "a"\n' + self.PAIR, "client_ca_file has no effect"),
             ('client_auth = "optional"\n' + self.PAIR, "no client can be verified"),
+            ('client_subject_header = "X-Client"\n' + self.PAIR, "client_subject_header has no effect"),
+            ('min_version = "1.3"\n cipher_suites = ["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"]\n' + self.PAIR, "are for TLS 1.2"),
             ("acme = true", "no acme_email"),
             ('acme_email = "a@b.test"\n' + self.PAIR, "acme_email has no effect without acme = true"),
             (self.ACME + 'acme_domains = ["*.a.test"]', "a wildcard, which needs acme_challenge"),
@@ -200,6 +202,29 @@ class TlsTests(SynchronousTestCase):
             self.assertEqual(len(problems), 1, f"{body}\n{problems}")
             self.assertIn(expected, problems[0])
             self.assertNotIn("hunter2", problems[0])
+
+    def test_redirects(self):
+        """
+        An entrypoint redirects to a port, or to an entrypoint that speaks HTTPS at a known one.
+        """
+        secure = f'entrypoints "s" {{\n address = "ADDRESS"\n tls {{\n {self.PAIR}}}\n}}\n'
+        for target, address, expected in (
+            ("s", ":443", None),
+            (":443", ":443", None),
+            (":8443", ":0", None),
+            (":0", ":443", 'expected a port like ":443"'),
+            (":x", ":443", 'expected a port like ":443"'),
+            ("t", ":443", 'redirects to entrypoint "t"'),
+            ("e", ":443", "that speaks no HTTPS"),
+            ("s", ":0", "whose port is only known when it listens"),
+        ):
+            text = secure.replace("ADDRESS", address) + f'entrypoints "e" {{\n address = ":80"\n redirect_to = "{target}"\n}}'
+            problems = check_problems(text)
+            self.assertEqual(len(problems), expected is not None, (target, problems))
+            if expected is not None:
+                self.assertIn(expected, problems[0])
+        text = secure.replace("ADDRESS", ":443").replace(" tls", ' redirect_to = ":1"\n tls')
+        self.assertIn("is for entrypoints without TLS", check_problems(text)[0])
 
     def test_consequences(self):
         """

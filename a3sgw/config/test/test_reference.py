@@ -49,7 +49,8 @@ class ReferenceTests(SynchronousTestCase):
         for row in (
             "| `address` | address | **required** | Where to listen; see [addresses](#addresses). |",
             '| `connect` | duration | `"5s"` | For a connection to be made. |',
-            "| `tls` ⏳ | block | \u2013 | TLS. For http and tcp entrypoints only. |",
+            "| `tls` | block | \u2013 | TLS. For http and tcp entrypoints only. |",
+            "| `acme` ⏳ | bool | `false` | Whether certificates are ordered automatically. |",
             '`"tcp"`, `"udp"`. ⏳ This version runs only `"http"` and `"tcp"`. |',
         ):
             self.assertIn(row, page)

@@ -82,7 +82,7 @@ class UnsupportedTests(SynchronousTestCase):
         """
         self.check(
             'entrypoints "e" {\n  address = ":1"\n  tls {\n    acme = true\n  }\n}',
-            "3:3: this version does not run tls yet; remove entrypoints.e.tls",
+            "4:12: this version does not run acme yet; remove entrypoints.e.tls.acme",
         )
         self.check(
             ENTRYPOINT + 'services "s" {\n scaling {\n  min_replicas = 2\n  container_concurrency = 2\n }\n}',
