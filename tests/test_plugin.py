@@ -176,7 +176,7 @@ class ExampleTests(PluginCase):
                 self.assertIn(b"Back soon", answer.body)
                 shown = json.loads(fetch(port, "/api/gateway/middlewares/closed").body)
                 self.assertEqual((shown["type"], shown["routers"]), ("example-maintenance", ["all"]))
-                self.assertEqual(shown["states"], [{"router": "all", "entrypoint": None, "state": {"site": "closed"}}])
+                self.assertEqual(shown["states"], [{"router": "all", "entrypoint": None, "service": None, "state": {"site": "closed"}}])
                 metrics = fetch(port, "/api/gateway/metrics").body
                 self.assertIn(b'gateway_middleware_answers_total{middleware="closed",status="503"}', metrics)
                 closed.unlink()
