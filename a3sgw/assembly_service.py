@@ -274,11 +274,15 @@ def _equip(backend: Backend, settings: PoolSettings, config: ServiceConfig, kit:
     Give `backend` its pools, by its scheme: gRPC is HTTP/2 whichever it is.
     """
     scheme = backend.address.scheme
+    dialer: Any = kit.dialer
     if is_tcp:
-        backend.pool = backend.grpc_pool = Pool(backend, settings, kit.dialer, TcpLink)
+        if config.upstream_tls is not None:
+            from a3sgw.proxy.outbound_tls import TlsDialer
+
+            dialer = TlsDialer(kit.dialer, backend.address.host, upstream_terms(config), ())
+        backend.pool = backend.grpc_pool = Pool(backend, settings, dialer, TcpLink)
         backend.pools = (backend.pool,)
         return
-    dialer: Any = kit.dialer
     negotiating: Any = kit.dialer
     if scheme == "https":
         # Only here, so that whoever asks nobody over TLS runs without OpenSSL.

@@ -24,7 +24,6 @@ _FOR_REQUESTS: Final = frozenset(["http", "https", "ws", "wss", "h2c", "unix"])
 _ABOUT_REQUESTS: Final = (
     "pass_host_header",
     "max_replay_bytes",
-    "upstream_tls",
     "mirror",
     "hedging",
     "revision_header",
@@ -103,6 +102,14 @@ def _check_tcp_service(path: str, service: ServiceConfig, findings: Findings) ->
         if scheme not in _OVER_TCP:
             message = f"{place} is {findings.show(place, url)}, but tcp routers lead to service {name}; write tcp://host:port"
             findings.report(place, message)
+    tls = service.upstream_tls
+    if tls is not None:
+        place = f"{path}.upstream_tls"
+        if service.proxy_protocol is not None:
+            why = "the PROXY header would have to come before TLS; give one of them"
+            findings.report(place, f"{path} has both proxy_protocol and upstream_tls, but {why}", [f"{path}.proxy_protocol"])
+        if tls.server_name is None and "unix" in schemes:
+            findings.report(place, f"{place} lacks server_name, which is required with unix: servers", [f"{place}.server_name"])
     check = service.load_balancer.health_check
     asks = check is not None and check.protocol == "http" and "unix" in schemes
     for key in _ABOUT_REQUESTS if asks else (*_ABOUT_REQUESTS, *_ABOUT_QUESTIONS):

@@ -393,6 +393,39 @@ class PassthroughTests(TcpCase):
         self.assertEqual([record["host"] for record in self.records(3)], ["a.test", "b.test", "c.test"])
 
 
+class UpstreamTlsTests(TcpCase):
+    """
+    TLS towards servers.
+    """
+
+    skip = missing("redis-server")
+
+    def test_redis(self) -> None:
+        """A client without TLS speaks to a Redis that has nothing else; one with another certificate is not believed."""
+        folder = Path(self.directory())
+        certificate, key = write_certificate(folder, "redis.test")
+        other, _ = write_certificate(folder, "other.test")
+        inner, port, wrong = free_port(), free_port(), free_port()
+        options = ("--port", "0", "--tls-port", str(inner), "--tls-cert-file", str(certificate), "--tls-key-file", str(key))
+        server = subprocess.Popen(
+            [str(find_program("redis-server")), *options, "--tls-auth-clients", "no", "--save", "", "--dir", str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.addCleanup(server.wait, PATIENCE)
+        self.addCleanup(server.terminate)
+        wait_until(lambda: accepts(inner), "Redis listens")
+        tls = 'upstream_tls {{\n ca_file = "{}"\n server_name = "redis.test"\n }}'
+        text = entrypoint("redis", port, at(inner), service=tls.format(certificate))
+        self.start(text + entrypoint("wrong", wrong, at(inner), service=tls.format(other)))
+        redis = Redis(port)
+        self.addCleanup(redis.close)
+        value = b"x" * 3_000_000
+        self.assertEqual((redis.ask(b"SET", b"k", value), redis.ask(b"GET", b"k")), (b"OK", value))
+        self.assertRaises((AssertionError, OSError), Redis(wrong).ask, b"PING")
+
+
 def _postgres_programs() -> Path | None:
     """
     Return the folder with PostgreSQL's own programs, which Debian keeps off the path.

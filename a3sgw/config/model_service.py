@@ -387,7 +387,7 @@ class ConnectionPoolConfig:
 @attrs.frozen(kw_only=True)
 class UpstreamTlsConfig:
     """
-    TLS towards `https://` servers.
+    TLS towards `https://` servers, and towards the servers of tcp routers, where this block alone says that they speak it.
     """
 
     ca_file: str | None = setting(FILE, "PEM file of the authorities that may vouch for servers; without it, the system's.", default=None)

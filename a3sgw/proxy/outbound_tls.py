@@ -68,13 +68,14 @@ def read_terms(
 
 def make_context(terms: Terms, protocols: Sequence[bytes] = HTTP1) -> SSL.Context:
     """
-    Return the settings for connections on these terms, in one of these protocols.
+    Return the settings for connections on these terms, in one of these protocols; without any, no protocol is named.
     """
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     # A renegotiation would make writing wait for reading.
     context.set_options(SSL.OP_NO_RENEGOTIATION)
-    context.set_alpn_protos(list(protocols))
+    if protocols:
+        context.set_alpn_protos(list(protocols))
     context.set_verify(SSL.VERIFY_NONE if terms.is_trusting else SSL.VERIFY_PEER)
     if terms.authorities is None:
         context.set_default_verify_paths()

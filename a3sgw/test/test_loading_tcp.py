@@ -99,6 +99,16 @@ class FitTests(SynchronousTestCase):
         (problem,) = problems(PG + router(more='timeouts {\n idle = "5s"\n connect = "5s"\n }') + service())
         self.assertIn("routers.r.timeouts.idle is about requests", problem)
 
+    def test_tls_towards_servers(self):
+        """TLS towards the servers of tcp routers needs a name to verify, and no PROXY header before it."""
+        tls = 'upstream_tls {\n server_name = "db.test"\n }'
+        self.assertEqual(problems(PG + router() + service(more=tls)), [])
+        self.assertEqual(problems(PG + router() + service("unix:/x", more=tls)), [])
+        (problem,) = problems(PG + router() + service("unix:/x", more="upstream_tls {\n insecure_skip_verify = true\n }"))
+        self.assertEqual(problem, "services.db.upstream_tls lacks server_name, which is required with unix: servers")
+        (problem,) = problems(PG + router() + service(more=f'proxy_protocol = "v1"\n {tls}'))
+        self.assertIn("has both proxy_protocol and upstream_tls", problem)
+
     def test_middlewares(self):
         """Of middlewares, only those that decide about connections stand where there are no requests."""
         limit = 'middlewares "few" {\n type = "tcp-filter"\n max_connections = 5\n}\n'
