@@ -20,7 +20,7 @@ from a3sgw.assembly_middleware import Middlewares
 from a3sgw.assembly_parts import Kit, Parts
 from a3sgw.assembly_router import routers_of, settings_for, tcp_services
 from a3sgw.assembly_service import assemble_service
-from a3sgw.assembly_tcp import assemble_tcp_entrypoint, gates_of
+from a3sgw.assembly_tcp import assemble_tcp_entrypoint, gates_of, tcp_beginning
 from a3sgw.config.address import parse_listen_address
 from a3sgw.config.model import EntrypointConfig, GatewayConfig
 from a3sgw.interfaces import IBeginning, IConnectionGate, IRetirable
@@ -28,7 +28,6 @@ from a3sgw.listen.beginning import Http1Beginning
 from a3sgw.listen.door import Gates
 from a3sgw.listen.places import Place
 from a3sgw.listen.proxy_beginning import ProxyBeginning
-from a3sgw.listen.tcp_beginning import TcpBeginning
 from a3sgw.middleware.chain import Link
 from a3sgw.policy.shared_slots import SharedCount
 from a3sgw.proxy.client_subject import ClientSubject
@@ -92,7 +91,7 @@ def assemble(config: GatewayConfig, previous: Generation | None, kit: Kit) -> Ge
                 beginning = assemble_tls(entrypoint, {b"http/1.1": beginning, b"": beginning}, parts, kit)
             served: Entrypoint | TcpEntrypoint = _entrypoint(config, entrypoint, services, middlewares, links, parts, kit)
         elif entrypoint.protocol == "tcp":
-            beginning = TcpBeginning(kit.dialer.later)
+            beginning = tcp_beginning(entrypoint, parts, kit)
             served = assemble_tcp_entrypoint(config, entrypoint, services, middlewares, parts, kit)
         else:
             continue

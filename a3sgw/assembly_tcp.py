@@ -11,13 +11,15 @@ from a3sgw.assembly_middleware import Middlewares
 from a3sgw.assembly_parts import Kit, Parts
 from a3sgw.assembly_router import routers_of, settings_for
 from a3sgw.config.model import EntrypointConfig, GatewayConfig
-from a3sgw.interfaces import IConnectionGate
+from a3sgw.interfaces import IBeginning, IConnectionGate
+from a3sgw.listen.passthrough_beginning import PassthroughBeginning
+from a3sgw.listen.tcp_beginning import TcpBeginning
 from a3sgw.middleware.chain import Link
 from a3sgw.proxy.tcp_entrypoint import TcpEntrypoint, TcpRoute
 from a3sgw.route.table import RouteSpec, build_tcp_table
 from a3sgw.service.service import Service
 
-__all__ = ["assemble_tcp_entrypoint", "gates_of"]
+__all__ = ["assemble_tcp_entrypoint", "gates_of", "tcp_beginning"]
 
 
 def gates_of(links: Iterable[Link]) -> tuple[IConnectionGate, ...]:
@@ -53,3 +55,16 @@ def assemble_tcp_entrypoint(
         entrypoint.tcp_hello_timeout,
         entrypoint.tcp_idle_timeout,
     )
+
+
+def tcp_beginning(entrypoint: EntrypointConfig, parts: Parts, kit: Kit) -> IBeginning:
+    """
+    Return how connections over `entrypoint` begin. Raises `AssemblyError` if its certificates cannot be used.
+    """
+    passing = TcpBeginning(kit.dialer.later)
+    if entrypoint.tls is None:
+        return passing
+    # Only here, so that whoever has no TLS runs without OpenSSL.
+    from a3sgw.assembly_tls import assemble_tls
+
+    return PassthroughBeginning(passing, assemble_tls(entrypoint, {b"": passing}, parts, kit))

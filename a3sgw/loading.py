@@ -111,8 +111,9 @@ def entrypoint_problems(config: GatewayConfig, positions: Mapping[str, Position]
         for error in tls_problems(entrypoint.tls):
             place = f"{base}.{error.attribute}"
             findings.report(place, f"TLS error: {place} {error.reason}")
-        if entrypoint.protocol != "http":
-            findings.report(base, f"{base} is for http entrypoints in this version; remove it")
+        if entrypoint.protocol != "http" and entrypoint.tls.client_subject_header is not None:
+            place = f"{base}.client_subject_header"
+            findings.report(place, f"{place} is for http entrypoints, and this one speaks {entrypoint.protocol}; remove it")
     return findings.problems
 
 

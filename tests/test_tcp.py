@@ -83,8 +83,10 @@ class Redis:
     A client that speaks Redis, with as many commands ahead as one likes.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, context: ssl.SSLContext | None = None, name: str | None = None) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        if context is not None:
+            self._socket = context.wrap_socket(self._socket, server_hostname=name)
         self._reader = ReplyReader(1 << 24)
         self._replies: list[Reply] = []
 
@@ -393,6 +395,57 @@ class PassthroughTests(TcpCase):
         self.assertEqual([record["host"] for record in self.records(3)], ["a.test", "b.test", "c.test"])
 
 
+class TerminationTests(TcpCase):
+    """
+    TLS that ends here.
+    """
+
+    skip = missing("redis-server", "nginx")
+
+    def test_redis(self) -> None:
+        """Clients speak TLS to a Redis that has none, by name; a router that passes TLS through has it untouched, on the same port."""
+        folder = Path(self.directory())
+        redis_files, web_files = write_certificate(folder, "redis.test"), write_certificate(folder, "web.test")
+        server = RedisServer()
+        self.addCleanup(server.stop)
+        inner, port = free_port(), free_port()
+        nginx = NginxServer(
+            f"listen 127.0.0.1:{inner} ssl;\nssl_certificate {web_files[0]};\nssl_certificate_key {web_files[1]};\n"
+            'location / { return 200 "nginx itself"; }'
+        )
+        self.addCleanup(nginx.stop)
+        tls = f'tls {{\n cert_file = "{redis_files[0]}"\n key_file = "{redis_files[1]}"\n }}'
+        text = entrypoint("redis", port, at(server.port), rule="HostSNI(`redis.test`)", more=tls)
+        through = 'entrypoints = ["redis"]\n tls {\n passthrough = true\n }'
+        text += f'routers "web" {{\n rule = "HostSNI(`web.test`)"\n service = "web"\n {through}\n}}\n'
+        text += f'services "web" {{\n load_balancer {{\n servers = [{{ url = "{at(inner)}" }}]\n }}\n}}\n'
+        self.start(text)
+        trusting = ssl.create_default_context(cafile=str(redis_files[0]))
+        redis = Redis(port, trusting, "redis.test")
+        value = hashlib.sha512(b"y").digest() * 50_000
+        self.assertEqual((redis.ask(b"SET", b"k", value), redis.ask(b"GET", b"k")), (b"OK", value))
+        redis.send(*[(b"INCR", b"n")] * 1000)
+        self.assertEqual(redis.replies(1000), list(range(1, 1001)))
+        redis.close()
+        with ssl.create_default_context(cafile=str(web_files[0])).wrap_socket(self.connect(port), server_hostname="web.test") as secured:
+            secured.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            said = b""
+            while data := secured.recv(4096):
+                said += data
+        self.assertTrue(said.endswith(b"nginx itself"), said)
+        first, second = self.records(2)
+        self.assertEqual((first["router"], first["host"], first["scheme"]), ("redis", "redis.test", "tls"))
+        self.assertEqual((second["router"], second["host"], second["scheme"]), ("web", "web.test", "tcp"))
+        # Who speaks no TLS, or names nobody whom a router knows, is not served.
+        plain = self.connect(port)
+        plain.sendall(b"PING\r\n")
+        with contextlib.suppress(ConnectionResetError):
+            self.assertNotIn(b"PONG", plain.recv(100))
+        trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+        with self.assertRaises((OSError, AssertionError)):
+            Redis(port, trusting, "other.test").ask(b"PING")
+
+
 class UpstreamTlsTests(TcpCase):
     """
     TLS towards servers.
@@ -505,6 +558,20 @@ class PostgresTests(TcpCase):
         self.assertEqual((record["host"], record["router"]), ("orders.test", "orders"))
         # PostgreSQL leaves the client's farewell unread, so that the kernel resets its connection.
         self.assertIn(record["outcome"], ("completed", "backend-closed"))
+
+    def test_terminated(self) -> None:
+        """The gateway's own certificate is shown to clients that ask for TLS as PostgreSQL's do, and the server gets none of it."""
+        server = PostgresServer(Path(self.directory()), "inner.test")
+        self.addCleanup(server.stop)
+        folder = Path(self.directory())
+        certificate, key = write_certificate(folder, "outer.test")
+        port = free_port()
+        tls = f'tls {{\n cert_file = "{certificate}"\n key_file = "{key}"\n }}'
+        self.start(entrypoint("orders", port, at(server.port), rule="HostSNI(`outer.test`)", more=tls))
+        said = self.ask(f"host=outer.test hostaddr=127.0.0.1 port={port} sslmode=verify-full sslrootcert={certificate}")
+        self.assertEqual(said.strip(), "f|5050")
+        (record,) = self.records(1)
+        self.assertEqual((record["host"], record["scheme"], record["outcome"]), ("outer.test", "tls", "completed"))
 
     def test_plain(self) -> None:
         """Without TLS it works where no rule asks for a name."""

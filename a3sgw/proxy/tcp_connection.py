@@ -57,8 +57,7 @@ class TcpConnection(Lessee):
     """
     One client's connection over a tcp entrypoint; also its record.
 
-    Whoever makes it makes it the receiver of `stream`, and has `begin` called soon after, or `begin_secured` if the TLS of the client ends
-    here.
+    Whoever makes it makes it the receiver of `stream`, and has `begin` called soon after.
     """
 
     __slots__ = (
@@ -91,13 +90,13 @@ class TcpConnection(Lessee):
         super().__init__(None, head, may_be_sent_twice=True)
         self.entrypoint = entrypoint
         self.peer = caller.address
-        self.scheme = b"tcp"
+        self.scheme = b"tcp" if caller.tls is None else b"tls"
         self.protocol = b"TCP"
         self.started = monotonic()
         self._stream = stream
         self._keeper = keeper
         self._caller = caller
-        self._opening = Opening(asked=caller.has_asked_for_tls)
+        self._opening = Opening(asked=caller.has_asked_for_tls and caller.tls is None)
         self._has_begun = self._is_decided = False
         self._agreement: Agreement | None = None
         self._client_has_ended = False
@@ -112,7 +111,6 @@ class TcpConnection(Lessee):
         where = self._tunnel or (self.route if self._is_decided else "unrouted")
         return f"<TcpConnection {self.peer.decode()} over {self.entrypoint.name}: {where!r}>"
 
-
     # -- the route
 
     def begin(self) -> None:
@@ -122,6 +120,10 @@ class TcpConnection(Lessee):
         if self._is_decided:
             return
         self._has_begun = True
+        tls = self._caller.tls
+        if tls is not None:
+            self._decide(tls.server_name, tls.offered)
+            return
         route, is_certain = self.entrypoint.table.match_early(self._caller.packed)
         if is_certain:
             self._take(route)
@@ -132,13 +134,6 @@ class TcpConnection(Lessee):
                 self.data_received(already)
             if self._client_has_ended and not self._is_decided:
                 self._decide()
-
-    def begin_secured(self, server_name: bytes | None, protocols: tuple[bytes, ...]) -> None:
-        """
-        Find the route of a client that has named the server under TLS, which the caller speaks with it.
-        """
-        self.scheme = b"tls"
-        self._decide(server_name, protocols)
 
     def _decide(self, server_name: bytes | None = None, protocols: tuple[bytes, ...] = ()) -> None:
         facts = ConnectionFacts(server_name, protocols, self._caller.packed)

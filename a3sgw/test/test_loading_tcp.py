@@ -109,6 +109,15 @@ class FitTests(SynchronousTestCase):
         (problem,) = problems(PG + router() + service(more=f'proxy_protocol = "v1"\n {tls}'))
         self.assertIn("has both proxy_protocol and upstream_tls", problem)
 
+    def test_certificates(self):
+        """What tells servers about a client's certificate is a header, so it is for http entrypoints."""
+        tls = 'tls {\n cert_file = "/x"\n key_file = "/x"\n client_ca_file = "/x"\n client_auth = "require"\n %s\n }'
+        listing = PG.replace('"tcp"', '"tcp"\n ' + tls % 'client_subject_header = "X-Client"')
+        found = [each for each in problems(listing + router() + service()) if "cannot be read" not in each]
+        self.assertEqual(
+            found, ["entrypoints.pg.tls.client_subject_header is for http entrypoints, and this one speaks tcp; remove it"]
+        )
+
     def test_middlewares(self):
         """Of middlewares, only those that decide about connections stand where there are no requests."""
         limit = 'middlewares "few" {\n type = "tcp-filter"\n max_connections = 5\n}\n'
