@@ -23,9 +23,21 @@ from a3sgw.policy.arena import Arena, share_of
 from a3sgw.proxy.entrypoint import Observers
 from a3sgw.service.strategies import Strategies
 
-__all__ = ["Kit", "Parts", "digest_of_files"]
+__all__ = ["Crew", "Kit", "Parts", "digest_of_files"]
 
 T = TypeVar("T")
+
+
+@attrs.frozen(slots=True, eq=False)
+class Crew:
+    """
+    What a carrier has in common with others that carry for the same gateway: the key that all sign cookies with, the memory that they
+    share, and what has the others called `judged_elsewhere`.
+    """
+
+    sticky_key: bytes
+    arena: Arena | None = None
+    announce: Callable[[], None] | None = None
 
 
 @attrs.frozen(slots=True, eq=False)
@@ -35,7 +47,8 @@ class Kit:
 
     `ask` answers requests to the gateway's own API, `in_thread` calls a slow function elsewhere, `outbound` sends requests of the gateway's
     own. `reactor` is for timed calls. `sticky_key` signs the cookies of services that are given no key. `arena` is what
-    several workers share; where there is only one, it is `None`. `connection_observers` are shown
+    several workers share; where there is only one, it is `None`; `announce` tells the others that
+    verdicts have changed. `connection_observers` are shown
     what went over tcp entrypoints, `observers` everything else.
     """
 
@@ -53,6 +66,7 @@ class Kit:
     chance: random.Random
     sticky_key: bytes
     arena: Arena | None = None
+    announce: Callable[[], None] | None = None
 
     def part_of(self, limit: int) -> int:
         """

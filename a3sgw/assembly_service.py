@@ -18,6 +18,8 @@ from a3sgw.config.model import LoadBalancerConfig, PassiveHealthConfig, ServerCo
 from a3sgw.policy.arena import Arena
 from a3sgw.policy.budget import RetryBudget
 from a3sgw.policy.ejection import EjectionGroup, EjectionSettings
+from a3sgw.policy.shared_ejection import SharedEjection
+from a3sgw.policy.shared_machine import Lock
 from a3sgw.policy.shared_slots import Counter, SharedCount, Uncounted
 from a3sgw.policy.split import Sampler, Split
 from a3sgw.policy.sticky import name_server
@@ -64,7 +66,7 @@ def assemble_service(config: ServiceConfig, parts: Parts, kit: Kit, *, is_tcp: b
         _Members(None, balancing.strategy, balancing.servers)
     ]
     backends = [_backends(config, each, parts, kit, is_tcp=is_tcp) for each in members]
-    judgements = [_judgements(config, each, parts) for each in members]
+    judgements = [_judgements(config, each, parts, kit) for each in members]
     traits = _traits(config, parts, kit)
     if kit.arena is not None and traits.room is not None and traits.room.per_backend:
         for each in backends:
@@ -105,6 +107,7 @@ def assemble_service(config: ServiceConfig, parts: Parts, kit: Kit, *, is_tcp: b
             traits,
             Split(shares) if shares else None,
             judged,
+            kit.announce,
         )
 
     return parts.take(("service", config, is_tcp), make)
@@ -319,7 +322,7 @@ def _backend_address(url: str, *, is_tcp: bool) -> BackendAddress:
     return BackendAddress(address.scheme, address.host, address.port, "", address.path.encode("ascii"), authority.encode("ascii"))
 
 
-def _judgements(config: ServiceConfig, members: _Members, parts: Parts) -> list[Judgement]:
+def _judgements(config: ServiceConfig, members: _Members, parts: Parts, kit: Kit) -> list[Judgement]:
     balancing = config.load_balancer
     passive = balancing.passive_health
     ejections: EjectionGroup | None = None
@@ -333,14 +336,34 @@ def _judgements(config: ServiceConfig, members: _Members, parts: Parts) -> list[
             trials=passive.trial_requests,
         )
         key = ("ejections", config.name, members.revision, passive)
-        ejections = parts.take(key, lambda: EjectionGroup(settings, max_ejection_percent=passive.max_ejection_percent))
+        make = _make_shared_ejection(kit, key)
+        percent = passive.max_ejection_percent
+        ejections = parts.take(key, lambda: EjectionGroup(settings, max_ejection_percent=percent, **make))
     check = balancing.health_check
     judgements = []
     for server, turn in _turns(members.servers):
         who = (config.name, members.revision, server.url, turn)
         probe = None if check is None else parts.take(("probed", *who, check), ProbeVerdict)
-        judgements.append(parts.take(("judgement", *who, passive, check), partial(Judgement, ejections, probe)))
+        if ejections is not None and kit.arena is not None:
+            # The verdict itself begins with the swap, which must not fail because there is no room for it.
+            parts.take(("shared verdict", *who, passive), partial(ejections.make, ejections.settings, str, who))
+        judgements.append(parts.take(("judgement", *who, passive, check), partial(Judgement, ejections, probe, who)))
     return judgements
+
+
+def _make_shared_ejection(kit: Kit, key: object) -> dict[str, Any]:
+    """
+    Return how a group of verdicts makes those that several workers share; nothing if there is only one.
+    """
+    if kit.arena is None:
+        return {}
+    lock = Lock(kit.arena.take(("lock", key), 8))
+    seconds = kit.dialer.deadlines.seconds
+    return {
+        "make": lambda settings, refusal, name: SharedEjection(
+            settings, refusal, (key, name), arena=kit.arena, lock=lock, seconds=seconds
+        )
+    }
 
 
 def _watch(balancing: LoadBalancerConfig, backend: Backend, listeners: Sequence[Any], kit: Kit) -> Watch | None:

@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from a3sgw.assembly import Generation, Kit, assemble, retire_parts
+from a3sgw.assembly_parts import Crew
 from a3sgw.config.model import AccessLogConfig, GatewayConfig, MetricsConfig
 from a3sgw.errors import AssemblyError
 from a3sgw.gauges import PastCounts, backend_gauges, middleware_gauges, retain_series, service_gauges
@@ -36,7 +37,6 @@ from a3sgw.observe.accesslog import AccessLog
 from a3sgw.observe.logsink import FileSink
 from a3sgw.observe.metrics import Metrics
 from a3sgw.observe.snapshot import Gauges
-from a3sgw.policy.arena import Arena
 from a3sgw.proxy.entrypoint import Observers
 from a3sgw.proxy.outbound import Outbound
 from a3sgw.proxy.tcp_entrypoint import TcpEntrypoint
@@ -78,8 +78,7 @@ class Carrier:
 
     `control` answers what is not for this side to decide. `seconds` is the clock of all deadlines. The other arguments are for tests: what
     opens an access log, what reaches backends, what binds a listening socket, which types of middlewares there are, and what calls a slow
-    function in a thread. A carrier that is one of several is given the `sticky_key` that all of them sign with, and the `arena` that they
-    share.
+    function in a thread. `crew` is for one that is not alone.
     """
 
     FLUSH_SECONDS: Final = 0.5
@@ -96,8 +95,7 @@ class Carrier:
         catalog: Catalog | None = None,
         strategies: Strategies | None = None,
         in_thread: Callable[..., Deferred[Any]] | None = None,
-        sticky_key: bytes | None = None,
-        arena: Arena | None = None,
+        crew: Crew | None = None,
     ) -> None:
         self._reactor = reactor
         self._control = control
@@ -113,8 +111,7 @@ class Carrier:
             catalog or find_catalog(),
             strategies or find_strategies(),
             in_thread or self._call_in_thread,
-            sticky_key or os.urandom(32),
-            arena,
+            Crew(os.urandom(32)) if crew is None else crew,
         )
         self._access: _Log | None = None
         self._tally = DoorTally()
@@ -132,8 +129,7 @@ class Carrier:
         catalog: Catalog,
         strategies: Strategies,
         in_thread: Callable[..., Deferred[Any]],
-        sticky_key: bytes,
-        arena: Arena | None,
+        crew: Crew,
     ) -> Kit:
         return Kit(
             reactor=self._reactor,
@@ -148,8 +144,9 @@ class Carrier:
             wall_clock=time.time,
             in_thread=in_thread,
             chance=random.Random(),
-            sticky_key=sticky_key,
-            arena=arena,
+            sticky_key=crew.sticky_key,
+            arena=crew.arena,
+            announce=crew.announce,
         )
 
     # -- taking a configuration
@@ -300,6 +297,14 @@ class Carrier:
         """
         if self._generation is not None and service in self._generation.services:
             self._generation.services[service].probed(revision, url, is_healthy, reason)
+
+    def judged_elsewhere(self) -> None:
+        """
+        Another worker has changed verdicts that all of them share.
+        """
+        if self._generation is not None:
+            for service in self._generation.services.values():
+                service.judged_elsewhere()
 
     # -- observation
 

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from typing import Any
 
 __all__ = ["main"]
@@ -69,6 +70,7 @@ def _live(sock: socket.socket) -> int:
     install()
     from twisted.internet import reactor
 
+    from a3sgw.assembly_parts import Crew
     from a3sgw.carrier import Carrier
     from a3sgw.lifetime import settle_memory
     from a3sgw.net.channel import Channel
@@ -78,7 +80,8 @@ def _live(sock: socket.socket) -> int:
     loop: Any = reactor
 
     def make_carrier(terms: Terms, control: Any, bind: Any) -> Carrier:
-        return Carrier(loop, control, bind=bind, sticky_key=terms.sticky_key, arena=terms.arena)
+        announce = partial(worker.link.tell, "judged")
+        return Carrier(loop, control, bind=bind, crew=Crew(terms.sticky_key, terms.arena, announce))
 
     worker = Worker(loop, make_carrier, settle_memory, lambda: loop.callWhenRunning(loop.stop))
     channel = Channel(sock, loop, worker.link.received, worker.link.frames_lost)

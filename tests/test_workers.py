@@ -559,3 +559,27 @@ class LimitTests(WorkersCase):
         So is that of a server.
         """
         self.check_circuit("backend")
+
+    def test_ejection(self):
+        """
+        A server that fails is set aside by all workers when it has failed so often, and tried again by all.
+        """
+        self.old.on("/", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nold")
+        self.new.on("/", b"HTTP/1.1 503 Oh\r\nContent-Length: 3\r\n\r\nnew")
+        passive = "passive_health {\n consecutive_errors = 5\n recovery_secs = 2\n}"
+        text = f"workers = {self.size}\n" + self.config(self.old, self.new).replace("load_balancer {", f"load_balancer {{\n {passive}")
+        gateway = self.gateway = self.start(text)
+        bodies = Counter(fetch(self.port).body for _ in range(60))
+        # Another worker may choose it in the moment in which it is told.
+        self.assertIn(bodies[b"new"], range(5, 5 + self.size))
+        gateway.wait_for("of service app is ejected")
+        self.assertEqual(gateway.stderr().count("is ejected"), 1)
+        states = {row["url"]: row["state"] for row in json.loads(fetch(self.port, "/api/gateway/services").body)[0]["backends"]}
+        self.assertEqual(sorted(states.values()), ["ejected", "usable"])
+        self.new.on("/", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nnew")
+        gateway.wait_for("half-open")
+        wait_until(lambda: fetch(self.port).body == b"new", "it is tried again", 5.0)
+        gateway.wait_for("is restored")
+        self.assertGreater(Counter(fetch(self.port).body for _ in range(40))[b"new"], 10)
+        self.assertEqual(gateway.stderr().count("is restored"), 1)
+        self.stop(gateway)

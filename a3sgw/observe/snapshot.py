@@ -210,8 +210,8 @@ _BADNESS = {"closed": 0, "half-open": 1, "open": 2}
 
 
 def _merged_backend(rows: Sequence[BackendGauge]) -> BackendGauge:
-    # Whoever thinks worst of it.
-    worst = max(rows, key=lambda row: (not row["up"], row["state"] != "usable"))
+    # Whoever thinks worst of it, and can say why.
+    worst = max(rows, key=lambda row: (not row["up"], row["state"] != "usable", row["state"] != "usable" and row["reason"] != ""))
     return {
         **worst,
         "up": any(row["up"] for row in rows),

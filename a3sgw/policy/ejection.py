@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -31,6 +31,9 @@ class EjectionState(enum.Enum):
     IN_SERVICE = "in service"
     EJECTED = "ejected"
     HALF_OPEN = "half-open"
+
+
+_STATES: Final = (EjectionState.IN_SERVICE, EjectionState.EJECTED, EjectionState.HALF_OPEN)
 
 
 @attrs.frozen(slots=True)
@@ -94,6 +97,21 @@ class _RecentFailures:
         """
         self._entries.clear()
         self._total = 0
+
+    def remembered(self) -> list[float]:
+        """
+        Return all that it remembers, as so many numbers every time, for `remember`.
+        """
+        flat = [number for entry in self._entries for number in entry]
+        return [self._total, len(flat), *flat, *[0.0] * (2 * self._PARTS + 4 - len(flat))]
+
+    def remember(self, numbers: Sequence[float]) -> None:
+        """
+        Go on from what another remembered.
+        """
+        total, size, *flat = numbers
+        self._total = int(total)
+        self._entries = deque((flat[at], int(flat[at + 1])) for at in range(0, int(size), 2))
 
 
 def _nobody_objects() -> str:
@@ -227,6 +245,27 @@ class Ejection:
         self._enter(EjectionState.HALF_OPEN)
         return Transition(Change.HALF_OPEN, "the time of its ejection is over")
 
+    def remembered(self) -> list[float]:
+        """
+        Return all that it remembers, as so many numbers every time, for `remember`. All zeros is one that remembers nothing.
+        """
+        until = 0.0 if self.until is None else self.until
+        told_until = max(self._told_until, 0.0)
+        state = _STATES.index(self.state)
+        counts = [self._ticket, self._in_a_row, self._level, self._since, self._on_trial, told_until]
+        return [state, until, *counts, *self._failures.remembered()]
+
+    def remember(self, numbers: Sequence[float]) -> None:
+        """
+        Go on from what another remembered.
+        """
+        state, until, ticket, in_a_row, level, self._since, on_trial, told_until, *failures = numbers
+        self.state = _STATES[int(state)]
+        self.until = until or None
+        self._ticket, self._in_a_row, self._level, self._on_trial = int(ticket), int(in_a_row), int(level), int(on_trial)
+        self._told_until = told_until or float("-inf")
+        self._failures.remember(failures)
+
     def _refused(self, now: float, reason: str) -> Transition | None:
         if now < self._told_until:
             return None
@@ -257,33 +296,44 @@ class Ejection:
             self._since += self._seconds(self._level)
 
 
+def _make_ejection(settings: EjectionSettings, refusal: Callable[[], str], name: object) -> Ejection:
+    return Ejection(settings, refusal)
+
+
 class EjectionGroup:
     """
     The passive verdicts on all backends of a service.
 
     At most `max_ejection_percent` of the backends are out at a time, rounded down but at least one, and never the last sound one: a
     service with a single backend never loses it to passive judgement. At 0 nothing is ejected and all that would be is reported. Half-open
-    backends count as ejected, draining ones do not count at all.
+    backends count as ejected, draining ones do not count at all. `make` makes the verdict on a backend.
     """
 
-    __slots__ = ("_members", "max_ejection_percent", "settings")
+    __slots__ = ("_members", "make", "max_ejection_percent", "settings")
 
-    def __init__(self, settings: EjectionSettings, *, max_ejection_percent: int = 50) -> None:
+    def __init__(
+        self,
+        settings: EjectionSettings,
+        *,
+        max_ejection_percent: int = 50,
+        make: Callable[[EjectionSettings, Callable[[], str], object], Ejection] = _make_ejection,
+    ) -> None:
         if not 0 <= max_ejection_percent <= 100:
             raise ValueError(f"max_ejection_percent must be from 0 to 100, not {max_ejection_percent}")
         self.settings = settings
         self.max_ejection_percent = max_ejection_percent
+        self.make = make
         self._members: list[Verdicts] = []
 
     def __repr__(self) -> str:
         return f"<EjectionGroup {self._members}>"
 
-    def add(self, probe: ProbeVerdict | None = None) -> Verdicts:
+    def add(self, probe: ProbeVerdict | None = None, name: object = None) -> Verdicts:
         """
-        Return the verdicts on a new backend, which begins in service.
+        Return the verdicts on a new backend, which begins in service, or as others know it by its `name`.
         """
         verdicts = Verdicts(probe)
-        verdicts.ejection = Ejection(self.settings, partial(self._refusal, verdicts))
+        verdicts.ejection = self.make(self.settings, partial(self._refusal, verdicts), name)
         self._members.append(verdicts)
         return verdicts
 

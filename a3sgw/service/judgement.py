@@ -16,12 +16,14 @@ class Judgement:
     others of the group must not notice.
 
     `ejections` are the passive verdicts of the whole service or revision, or `None`; `probe` is the active verdict, if somebody sends
-    probes. It is given and not made here, because it stays what it is when only the other rules change.
+    probes. It is given and not made here, because it stays what it is when only the other rules change. Other
+    workers know the backend by its `name`.
     """
 
-    __slots__ = ("_ejections", "_probe", "_verdicts")
+    __slots__ = ("_ejections", "_name", "_probe", "_verdicts")
 
-    def __init__(self, ejections: EjectionGroup | None, probe: ProbeVerdict | None) -> None:
+    def __init__(self, ejections: EjectionGroup | None, probe: ProbeVerdict | None, name: object = None) -> None:
+        self._name = name
         self._ejections = ejections
         self._probe = probe
         self._verdicts: Verdicts | None = None
@@ -35,7 +37,7 @@ class Judgement:
         The verdicts.
         """
         if self._verdicts is None:
-            self._verdicts = Verdicts(self._probe) if self._ejections is None else self._ejections.add(self._probe)
+            self._verdicts = Verdicts(self._probe) if self._ejections is None else self._ejections.add(self._probe, self._name)
         return self._verdicts
 
     def forget(self) -> None:

@@ -87,12 +87,14 @@ class Service:
     One group of backends, or several between which `split` divides the traffic.
 
     Making one touches nothing that runs: it takes over its backends in `begin`, together with what is thought of them (`judged`).
-    `seconds` is the monotonic clock and `later` begins a timed call, both for the verdicts on backends.
+    `seconds` is the monotonic clock and `later` begins a timed call, both for the verdicts on backends. `announce` is called when
+    other workers should look at those again.
     """
 
     _log = Logger()
 
     __slots__ = (
+        "_announce",
         "_bound",
         "_by_revision",
         "_is_retired",
@@ -125,6 +127,7 @@ class Service:
         traits: Traits = _PLAIN,
         split: Split[Group] | None = None,
         judged: Sequence[Judged] = (),
+        announce: Callable[[], None] | None = None,
     ) -> None:
         self.name = name
         self.strategy = strategy
@@ -135,6 +138,7 @@ class Service:
         self.retries = 0
         self.failover: Service | None = None
         self.failovers = 0
+        self._announce = announce
         self._is_retired = False
         self._judged = tuple(judged)
         self._seconds = seconds
@@ -253,8 +257,10 @@ class Service:
             if change.change is Change.EJECTED and backend.series is not None:
                 backend.series.ejections += 1
             self._tell(backend, change)
-            self._set_timer(backend)
+        self._set_timer(backend)
         self.refresh()
+        if self._announce is not None:
+            self._announce()
 
     def probed(self, revision: str | None, url: str, is_healthy: bool, reason: str) -> None:
         """
@@ -271,6 +277,14 @@ class Service:
             else:
                 probe.is_healthy = is_healthy
                 self._tell(backend, change)
+        self.refresh()
+
+    def judged_elsewhere(self) -> None:
+        """
+        Another worker has changed what all of them think.
+        """
+        for backend in self.backends:
+            self._set_timer(backend)
         self.refresh()
 
     def refresh(self) -> None:
@@ -302,6 +316,7 @@ class Service:
         change = None if ejection is None else ejection.wake(self._seconds())
         if change is None:
             self._set_timer(backend)
+            self.refresh()
         else:
             self.watched(backend, change)
 

@@ -232,6 +232,11 @@ class Fleet:
         for member in self._serving():
             member.remote.set_verdict(service, revision, url, is_healthy, reason)
 
+    def _pass_on_judgement(self, slot: int) -> None:
+        for member in self._serving():
+            if member.slot != slot:
+                member.link.tell("judged")
+
     # -- workers come and go
 
     def _serving(self) -> Iterator[_Member]:
@@ -251,6 +256,7 @@ class Fleet:
             **answer_control(self._control),
             "hello": note_pid,
             "totals": note_totals,
+            "judged": lambda asked: self._pass_on_judgement(slot),
             "event": partial(self._relay, slot),
         }
         member.link = link = Link(answers, lambda: self._member_lost(member))

@@ -131,6 +131,7 @@ class Worker:
                 "commit": self._commit,
                 "abandon": self._abandon,
                 "verdict": lambda asked: self.carrier.set_verdict(*asked.arguments),
+                "judged": lambda asked: self.carrier.judged_elsewhere(),
                 "snapshot": lambda asked: self.carrier.snapshot(),
                 "reopen": lambda asked: self.carrier.reopen_logs(),
                 "drain": lambda asked: self._drain(float(asked.arguments[0])),
