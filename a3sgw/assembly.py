@@ -23,9 +23,11 @@ from a3sgw.assembly_service import assemble_service
 from a3sgw.assembly_tcp import assemble_tcp_entrypoint, gates_of, tcp_beginning
 from a3sgw.config.address import parse_listen_address
 from a3sgw.config.model import EntrypointConfig, GatewayConfig
+from a3sgw.config.model_entrypoint import Http2Config, LimitsConfig
 from a3sgw.interfaces import IBeginning, IConnectionGate, IRetirable
 from a3sgw.listen.beginning import Http1Beginning
 from a3sgw.listen.door import Gates
+from a3sgw.listen.http2_beginning import Http2Beginning, HttpBeginning
 from a3sgw.listen.places import Place
 from a3sgw.listen.proxy_beginning import ProxyBeginning
 from a3sgw.middleware.chain import Link
@@ -37,6 +39,7 @@ from a3sgw.proxy.tcp_entrypoint import TcpEntrypoint
 from a3sgw.route.table import HttpTable, RouteSpec, build_http_table
 from a3sgw.service.service import Route, Service
 from a3sgw.wire.http1 import RequestLimits
+from a3sgw.wire.http2 import SessionLimits
 from a3sgw.wire.path import PathPolicy
 
 __all__ = ["DASHBOARD_ENTRYPOINT", "DoorPlan", "Generation", "Kit", "assemble", "places_of", "retire_parts"]
@@ -82,13 +85,9 @@ def assemble(config: GatewayConfig, previous: Generation | None, kit: Kit) -> Ge
     doors = {}
     for name, entrypoint in config.entrypoints.items():
         links = middlewares.links("entrypoint", name, entrypoint.middlewares)
-        beginning: IBeginning = Http1Beginning()
+        beginning: IBeginning
         if entrypoint.protocol == "http":
-            if entrypoint.tls is not None:
-                # Only here, so that whoever has no TLS runs without OpenSSL.
-                from a3sgw.assembly_tls import assemble_tls
-
-                beginning = assemble_tls(entrypoint, {b"http/1.1": beginning, b"": beginning}, parts, kit)
+            beginning = _http_beginning(entrypoint, parts, kit)
             served: Entrypoint | TcpEntrypoint = _entrypoint(config, entrypoint, services, middlewares, links, parts, kit)
         elif entrypoint.protocol == "tcp":
             beginning = tcp_beginning(entrypoint, parts, kit)
@@ -148,6 +147,23 @@ def retire_parts(old: Generation, kept: Mapping[Hashable, Any]) -> None:
 # -- entrypoints ----------------------------------------------------------------------------------------------------------------------
 
 
+def _http_beginning(entrypoint: EntrypointConfig, parts: Parts, kit: Kit) -> IBeginning:
+    """
+    Return the first step of a connection over which HTTP is spoken, in whatever version.
+    """
+    with_http2 = entrypoint.http2.enabled
+    if entrypoint.tls is None:
+        return HttpBeginning() if with_http2 else Http1Beginning()
+    # Only here, so that whoever has no TLS runs without OpenSSL.
+    from a3sgw.assembly_tls import assemble_tls
+
+    following: dict[bytes, IBeginning] = {b"http/1.1": Http1Beginning(), b"": Http1Beginning()}
+    if with_http2:
+        # The best first.
+        following = {b"h2": Http2Beginning(), **following}
+    return assemble_tls(entrypoint, following, parts, kit)
+
+
 def _entrypoint(
     config: GatewayConfig,
     entrypoint: EntrypointConfig,
@@ -185,6 +201,24 @@ def _entrypoint(
         observers=kit.observers,
         series=kit.metrics.entrypoint_series(entrypoint.name),
         later=kit.reactor.callLater,
+        http2=_http2(entrypoint.http2, limits),
+    )
+
+
+def _http2(terms: Http2Config, limits: LimitsConfig) -> SessionLimits:
+    """
+    Return the terms of HTTP/2 connections. A head that is larger than the limits is answered, as it is over HTTP/1; only far beyond them it
+    costs the connection. Each field counts 32 bytes more than it has (RFC 9113 section 6.5.2), and a cookie may come in many.
+    """
+    bytes_at_most = limits.max_header_bytes + limits.max_request_line_bytes + 32 * limits.max_header_count
+    return SessionLimits(
+        max_concurrent_streams=terms.max_concurrent_streams,
+        stream_window=terms.stream_window_bytes,
+        connection_window=terms.connection_window_bytes,
+        max_header_bytes=2 * bytes_at_most,
+        max_header_count=2 * limits.max_header_count + 512,
+        advertised_header_bytes=bytes_at_most,
+        resets=terms.max_concurrent_streams,
     )
 
 

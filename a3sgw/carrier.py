@@ -329,6 +329,7 @@ class Carrier:
             "middlewares": [] if generation is None else middleware_gauges(generation.parts),
             "accepted": dict(self._tally.accepted),
             "refused": [[*key, value] for key, value in self._tally.refused.items()],
+            "http2_faults": [[*key, value] for key, value in self._tally.faults.items()],
             "access_log_dropped": dropped,
         }
 

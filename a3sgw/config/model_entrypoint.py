@@ -36,6 +36,7 @@ __all__ = [
     "EntrypointConfig",
     "EntrypointTimeoutsConfig",
     "ForwardedHeadersConfig",
+    "Http2Config",
     "LimitsConfig",
     "ProxyProtocolConfig",
     "TlsConfig",
@@ -198,6 +199,28 @@ class LimitsConfig:
 
 
 @attrs.frozen(kw_only=True)
+class Http2Config:
+    """
+    HTTP/2, which clients agree on under TLS, or begin with on plain text if they know that it is spoken here.
+    """
+
+    enabled: bool = setting(FLAG, "Whether HTTP/2 is spoken at all; if not, everybody speaks HTTP/1.1.", default=True)
+    max_concurrent_streams: int = setting(
+        Integer(minimum=1, maximum=10_000), "How many requests a client may have under way on one connection.", default=250
+    )
+    stream_window_bytes: int = setting(
+        Integer(minimum=65535, maximum=2**24, unit="bytes"),
+        "How much of a request's body a client may send that no server has taken yet.",
+        default=262144,
+    )
+    connection_window_bytes: int = setting(
+        Integer(minimum=65535, maximum=2**27, unit="bytes"),
+        "The same for all requests of a connection together, which bounds what is kept in memory for it.",
+        default=1048576,
+    )
+
+
+@attrs.frozen(kw_only=True)
 class EncodedCharactersConfig:
     """
     Which ambiguous encodings in paths are let through. Without these the request is answered 400.
@@ -277,6 +300,7 @@ class EntrypointConfig:
         ObjectKind(EntrypointTimeoutsConfig), "How long to wait for clients.", default=EntrypointTimeoutsConfig(), protocols=_HTTP
     )
     limits: LimitsConfig = setting(ObjectKind(LimitsConfig), "Bounds of request heads.", default=LimitsConfig(), protocols=_HTTP)
+    http2: Http2Config = setting(ObjectKind(Http2Config), "HTTP/2.", default=Http2Config(), protocols=_HTTP)
     allow_underscores_in_headers: bool = setting(
         FLAG,
         "Whether header names may hold underscores. Many servers cannot tell `X_User` from `X-User`, so such a request is answered 400.",

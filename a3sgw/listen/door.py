@@ -85,11 +85,15 @@ class Gates:
 class DoorTally:
     """
     Connections since start, per entrypoint: accepted, and turned away by reason. It outlives doors.
+
+    `faults` counts what HTTP/2 clients were told to have done wrong, by entrypoint, by what it cost them (`stream` or `connection`), and by
+    the name of the error.
     """
 
     def __init__(self) -> None:
         self.accepted: dict[str, int] = {}
         self.refused: dict[tuple[str, str], int] = {}
+        self.faults: dict[tuple[str, str, str], int] = {}
 
     def count_refused(self, entrypoint: str, outcome: Outcome) -> None:
         """
@@ -233,6 +237,13 @@ class Door:
         elif gates.hooks:
             self._let_in[connection] = (gates.hooks, packed)
         return outcome
+
+    def count_fault(self, error: str, *, is_fatal: bool) -> None:
+        """
+        Count an error of an HTTP/2 client.
+        """
+        key = (self.entrypoint.name, "connection" if is_fatal else "stream", error)
+        self._tally.faults[key] = self._tally.faults.get(key, 0) + 1
 
     def count_refused(self, outcome: Outcome) -> None:
         """

@@ -178,6 +178,12 @@ class TlsStream:
             self._is_dirty = True
             self._raw.flush_later(self)
 
+    def flush_later(self, other: Any) -> None:
+        """
+        Have `other` flushed at the end of the current event.
+        """
+        self._raw.flush_later(other)
+
     def flush(self) -> None:
         """
         Encrypt what was written; called by the flush queue, and never raises.

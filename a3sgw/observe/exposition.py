@@ -227,6 +227,9 @@ def _doors(snapshot: Mapping[str, Any]) -> Iterator[str]:
     yield from _family("gateway_connections_accepted_total", "Client connections accepted.", ("entrypoint",), accepted)
     refused = {(entrypoint, reason): count for entrypoint, reason, count in gauges["refused"]}
     yield from _family("gateway_connections_refused_total", "Client connections turned away.", ("entrypoint", "reason"), refused)
+    faults = {tuple(labels): count for *labels, count in gauges["http2_faults"]}
+    text = "Errors of HTTP/2 clients, by what they cost: a stream or the connection."
+    yield from _family("gateway_http2_errors_total", text, ("entrypoint", "scope", "error"), faults)
     unrouted = {(row["entrypoint"],): _requests(row["cells"]) for row in snapshot["series"] if row["entrypoint"] is not None}
     text = "Requests that no route took: nothing matched, or they were refused or answered before."
     yield from _family("gateway_unrouted_requests_total", text, ("entrypoint",), unrouted)

@@ -90,7 +90,8 @@ class Gauges(TypedDict):
     What the carrier knows besides exchanges, given to each `Metrics.snapshot`.
 
     `active_connections`: open client connections on http entrypoints. `open`: entrypoint → open client connections. `accepted`: entrypoint
-    → connections since start. `refused`: rows of `[entrypoint, reason, connections since start]`. `access_log_dropped`: lines since start.
+    → connections since start. `refused`: rows of `[entrypoint, reason, connections since start]`, `http2_faults` of `[entrypoint, stream or
+    connection, error, number since start]`. `access_log_dropped`: lines since start.
     What counts "since start" must not go down.
     """
 
@@ -101,6 +102,7 @@ class Gauges(TypedDict):
     middlewares: list[MiddlewareGauge]
     accepted: dict[str, int]
     refused: list[list[Any]]
+    http2_faults: list[list[Any]]
     access_log_dropped: int
 
 
@@ -251,6 +253,7 @@ def _merged_gauges(parts: Sequence[Gauges]) -> Gauges:
     )
     services = _grouped((row for part in parts for row in part["services"]), lambda row: row["service"])
     refused = _grouped((row for part in parts for row in part["refused"]), lambda row: tuple(row[:2]))
+    faults = _grouped((row for part in parts for row in part["http2_faults"]), lambda row: tuple(row[:3]))
     return {
         "active_connections": sum(part["active_connections"] for part in parts),
         "backends": [_merged_backend(rows) for rows in backends.values()],
@@ -272,6 +275,7 @@ def _merged_gauges(parts: Sequence[Gauges]) -> Gauges:
         "open": _summed(part["open"] for part in parts),
         "accepted": _summed(part["accepted"] for part in parts),
         "refused": [[*key, sum(row[2] for row in rows)] for key, rows in refused.items()],
+        "http2_faults": [[*key, sum(row[3] for row in rows)] for key, rows in faults.items()],
         "access_log_dropped": sum(part["access_log_dropped"] for part in parts),
     }
 

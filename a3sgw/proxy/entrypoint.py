@@ -19,6 +19,7 @@ from a3sgw.message import LocalResponse, RequestHead
 from a3sgw.observe.record import Record
 from a3sgw.proxy.forwarding import Forwarding
 from a3sgw.wire.http1 import RequestLimits
+from a3sgw.wire.http2 import SessionLimits
 
 __all__ = ["AdminGate", "Entrypoint", "EntrypointTimeouts", "Observers"]
 
@@ -118,7 +119,7 @@ class Entrypoint:
     The table of routes and the terms for clients at one entrypoint, for one generation.
 
     `trusted` are the proxies whose forwarding fields are believed, `admin` the gate to the gateway's own API or what stands in its place.
-    `later` begins a timed call, as `callLater` of a reactor does.
+    `later` begins a timed call, as `callLater` of a reactor does. `http2` are the terms of HTTP/2 connections.
     """
 
     name: str
@@ -130,5 +131,6 @@ class Entrypoint:
     observers: Observers
     series: Any
     later: Callable[..., Any]
+    http2: SessionLimits = attrs.field(factory=SessionLimits)
     forwardings: dict[tuple[bytes, ...], Forwarding] = attrs.field(factory=dict, init=False)
     """What trusted proxies said lately, and what became of it; bounded by whoever adds to it."""

@@ -12,18 +12,21 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Final
 
 from a3sgw.address import AddressSet, pack_address
 from a3sgw.message import Field, RequestHead, get_field
+from a3sgw.net.caller import Caller
 from a3sgw.service.backend import BackendAddress
 from a3sgw.wire.grpc import GRPC
 
 __all__ = [
     "Forwarding",
     "forwarded_addresses",
+    "forwarding_for",
     "framing_fields",
+    "judge_forwarding",
     "pseudo_fields",
     "request_fields",
     "request_lines",
@@ -38,6 +41,7 @@ _PORT: Final = re.compile(rb"[1-9][0-9]{0,4}")
 _SAFE_HOST: Final = re.compile(rb"[A-Za-z0-9_.:\[\]-]{1,255}")
 _SCHEMES: Final = {b"http": b"http", b"ws": b"http", b"https": b"https", b"wss": b"https"}
 _VARIANTS: Final = 16
+_REMEMBERED: Final = 1024
 
 
 class Forwarding:
@@ -47,7 +51,7 @@ class Forwarding:
     `client` is the resolved client address as text, `client_packed` the same packed (see `a3sgw.address`). `block` holds the finished
     header lines, joined by CRLF, all but `X-Forwarded-Host`: `host` is what that says, or `None` for the request's own authority. `scheme`
     is what the client used, `http` or `https`, also for WebSockets; `prefix` is what was cut off the path so far, by trusted proxies and by
-    the gateway.
+    the gateway. `version` is that of the client's HTTP.
 
     Nothing of this changes: a middleware that wants something else to be said puts a variant in the place of the exchange's.
     """
@@ -65,6 +69,7 @@ class Forwarding:
         host: bytes | None = None,
         *,
         is_forwarded: bool = False,
+        version: bytes = b"1.1",
     ) -> None:
         self.client = client
         self.client_packed = client_packed
@@ -82,7 +87,7 @@ class Forwarding:
                 b"X-Forwarded-Server: " + _SERVER_NAME,
                 b"X-Real-Ip: " + client,
                 *[field.line for field in extra],
-                b"Via: 1.1 " + PSEUDONYM,
+                b"Via: %b %b" % (version, PSEUDONYM),
             ]
         )
 
@@ -237,7 +242,13 @@ def _text(packed: bytes) -> bytes:
 
 
 def resolve_forwarding(
-    peer: bytes, peer_packed: bytes, scheme: bytes, port: bytes, trusted: AddressSet, fields: Sequence[Field]
+    peer: bytes,
+    peer_packed: bytes,
+    scheme: bytes,
+    port: bytes,
+    trusted: AddressSet,
+    fields: Sequence[Field],
+    version: bytes = b"1.1",
 ) -> Forwarding:
     """
     Return the forwarding for one request through a trusted proxy.
@@ -270,4 +281,48 @@ def resolve_forwarding(
         host=host if host and _SAFE_HOST.fullmatch(host) else None,
         # Even a chain that names nobody says that there is a proxy.
         is_forwarded=any(field.name in (b"x-forwarded-for", b"forwarded") for field in fields),
+        version=version,
     )
+
+
+def forwarding_for(caller: Caller, version: bytes, *, is_forwarded: bool = False) -> Forwarding:
+    """
+    Return what is said of the requests of somebody who speaks for nobody else, or is not believed.
+    """
+    return Forwarding(
+        client=caller.address,
+        client_packed=caller.packed,
+        chain=caller.address,
+        proto=caller.scheme,
+        port=caller.local_port,
+        is_forwarded=is_forwarded,
+        version=version,
+    )
+
+
+def judge_forwarding(
+    caller: Caller,
+    version: bytes,
+    trusted: AddressSet | None,
+    known: MutableMapping[tuple[bytes, ...], Forwarding],
+    forwarded: Sequence[Field],
+) -> Forwarding:
+    """
+    Return the forwarding for a request that came with forwarding fields. `trusted` is `None` if the caller is not one of the proxies that
+    are. `known` is what they said lately, and is added to.
+    """
+    if trusted is None:
+        # Not believed; only the fact that there is a proxy is remembered.
+        return forwarding_for(
+            caller, version, is_forwarded=any(field.name in (b"x-forwarded-for", b"forwarded") for field in forwarded)
+        )
+    key = (version, caller.scheme, caller.address, caller.local_port, *[field[2] for field in forwarded])
+    forwarding = known.get(key)
+    if forwarding is None:
+        forwarding = resolve_forwarding(
+            caller.address, caller.packed, caller.scheme, caller.local_port, trusted, forwarded, version
+        )
+        if len(known) >= _REMEMBERED:
+            known.clear()
+        known[key] = forwarding
+    return forwarding

@@ -12,9 +12,8 @@ Hot path: see docs/hot-path.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from email.utils import formatdate
-from time import monotonic, time
+from collections.abc import Sequence
+from time import monotonic
 from typing import Any, Final, Protocol
 
 from twisted.logger import Logger
@@ -27,6 +26,7 @@ from a3sgw.net.caller import Caller
 from a3sgw.net.deadline import NEVER
 from a3sgw.net.stream import Stream
 from a3sgw.net.valve import PIPELINE
+from a3sgw.proxy.date import date_line
 from a3sgw.proxy.entrypoint import Entrypoint
 from a3sgw.proxy.exchange import Exchange, new_request_id
 from a3sgw.proxy.forwarding import Forwarding, resolve_forwarding
@@ -49,27 +49,6 @@ class _Door(Protocol):
     is_draining: bool
 
     def connection_ended(self, connection: Any) -> None: ...
-
-
-class _Date:
-    """
-    The `Date` field for backends that send none (RFC 9110 section 6.6.1), formatted once a second.
-    """
-
-    def __init__(self, seconds: Callable[[], float]) -> None:
-        self._seconds = seconds
-        self._second = 0
-        self._line = b""
-
-    def line(self) -> bytes:
-        second = int(self._seconds())
-        if second != self._second:
-            self._second = second
-            self._line = b"Date: " + formatdate(second, usegmt=True).encode("ascii")
-        return self._line
-
-
-_date_line = _Date(time).line
 
 
 def _refused_head(data: bytes) -> RequestHead | None:
@@ -364,7 +343,7 @@ class Http1Server:
         lines = [head.status_line]
         lines += [field[2] for field in head.fields]
         if not head.has_date:
-            lines.append(_date_line())
+            lines.append(date_line())
         self._is_chunking = False
         is_http10 = request is not None and request.is_http10
         if head.length >= 0:

@@ -61,6 +61,7 @@ __all__ = [
     "check_partial_request",
     "field_block",
     "read_request_head",
+    "read_request_line",
     "read_response_head",
     "request_body_reader",
     "response_body_reader",
@@ -125,7 +126,7 @@ def check_partial_request(data: bytes, already_checked: int, limits: RequestLimi
             raise DownstreamError(Outcome.REQUEST_LINE_TOO_LONG)
     else:
         if line_end + 2 > already_checked:
-            _read_request_line(data[:line_end], limits)
+            read_request_line(data[:line_end], limits)
         if size - line_end > limits.max_header_bytes:
             raise DownstreamError(Outcome.HEADERS_TOO_LARGE)
     if bare is not None:
@@ -150,7 +151,7 @@ def read_request_head(data: bytes, end: int, limits: RequestLimits) -> tuple[Req
         del lines[0]
     try:
         line = lines[0]
-        head = _read_request_line(line, limits)
+        head = read_request_line(line, limits)
         if len(lines) > limits.max_header_count + 1 or end - begin - len(line) > limits.max_header_bytes:
             raise ProtocolError(Outcome.HEADERS_TOO_LARGE)
         del lines[0]
@@ -259,7 +260,10 @@ def _apply_connection(head: RequestHead | ResponseHead, options: ConnectionOptio
         head.fields[:] = [field for field in head.fields if field[0] not in nominated]
 
 
-def _read_request_line(line: bytes, limits: RequestLimits) -> RequestHead:
+def read_request_line(line: bytes, limits: RequestLimits) -> RequestHead:
+    """
+    Return a head with method and canonical target. A target that is no path is left as it is. Raises `DownstreamError`.
+    """
     if len(line) > limits.max_request_line_bytes:
         raise DownstreamError(Outcome.REQUEST_LINE_TOO_LONG)
     try:

@@ -13,14 +13,14 @@ Hot path: see docs/hot-path.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any, Final, Protocol
 
 import attrs
 import ngh2
 from ngh2 import ErrorCode, Setting
 
-__all__ = ["PREFACE", "ErrorCode", "Fields", "Session", "SessionLimits", "SessionListener"]
+__all__ = ["PREFACE", "ErrorCode", "Fields", "Session", "SessionLimits", "SessionListener", "error_name"]
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 """What a client says first (RFC 9113 section 3.4)."""
@@ -28,13 +28,23 @@ PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 Fields = Sequence[tuple[bytes, bytes]]
 """Names in lower case and values, pseudo-header fields first."""
 
+
+
+def error_name(code: int) -> str:
+    """
+    Return what RFC 9113 section 7 calls an error.
+    """
+    try:
+        return ErrorCode(code).name
+    except ValueError:
+        return f"0x{code:x}"
+
+
 _PING: Final = b"a3sgwbye"
 _GOAWAY_FRAME: Final = 7
 _CLOSED: Final = (ngh2.StreamProtocolError, ngh2.ConnectionStateError, ngh2.ConnectionClosingError)
 # So much data makes one frame that brings nothing forward itself, WINDOW_UPDATE mostly, seem reasonable.
 _BYTES_PER_FRAME: Final = 512
-# Up to here output is taken in one piece, which saves a copy.
-_WHOLE: Final = 262144
 
 
 @attrs.frozen(slots=True)
@@ -52,7 +62,7 @@ class SessionLimits:
     """
 
     max_concurrent_streams: int = 250
-    stream_window: int = 65536
+    stream_window: int = 262144
     connection_window: int = 1 << 20
     send_mark: int = 65536
     max_header_bytes: int = 131072
@@ -170,6 +180,7 @@ def _connect(limits: SessionLimits, *, is_server: bool) -> ngh2.Connection:
             max_deflate_dynamic_table_size=limits.header_table_bytes,
             max_inbound_header_list_size=limits.max_header_bytes,
             max_inbound_header_count=limits.max_header_count,
+            max_continuations=8 + limits.max_header_bytes // 16384,
             max_send_header_block_length=1 << 24,
         ),
     )
@@ -297,11 +308,9 @@ class Session:
             return happened
         return self._dispatch()
 
-    def collect(self, limit: int = 1 << 20) -> bytes:
+    def collect(self) -> bytes:
         """
-        Return what is to be sent now, about `limit` bytes at most; call again if it was as much.
-
-        Long because what was sent decides who may go on, and who is done.
+        Return what is to be sent now: everything that the peer's windows let through.
         """
         if self._last_words:
             data, self._last_words = self._last_words, b""
@@ -310,10 +319,7 @@ class Session:
         if self.is_over:
             return b""
         try:
-            if connection.queued_body_size() > _WHOLE:
-                data = connection.data_to_send(limit)
-            else:
-                data = connection.data_to_send()
+            data = connection.data_to_send()
         except ngh2.NGH2Error as error:
             self._break(ErrorCode.INTERNAL_ERROR, str(error))
             data, self._last_words = self._last_words, b""
@@ -370,6 +376,13 @@ class Session:
         for stream_id in sent:
             self.reset(stream_id, self._resetting.pop(stream_id))
         return bool(sent) and not self.is_over
+
+    @property
+    def waiting(self) -> Set[int]:
+        """
+        The streams on which something could not be sent yet, or was written since the last `collect`.
+        """
+        return self._written
 
     @property
     def queued(self) -> int:

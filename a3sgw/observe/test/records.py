@@ -104,6 +104,7 @@ def make_gauges(**levels: Any) -> Gauges:
         "open": {},
         "accepted": {},
         "refused": [],
+        "http2_faults": [],
         "access_log_dropped": 0,
         **levels,
     }

@@ -64,6 +64,7 @@ class MergeSnapshotsTests(SynchronousTestCase):
                     open={"public": 2},
                     accepted={"public": 5},
                     refused=[["public", "limit", 1]],
+                    http2_faults=[["public", "stream", "PROTOCOL_ERROR", 1]],
                     services=[make_service(waiting=2, in_use=1, failovers=3, retries=4, copies={"sent": 1}, hedges={"won": 5})],
                     access_log_dropped=1,
                 ),
@@ -74,6 +75,7 @@ class MergeSnapshotsTests(SynchronousTestCase):
                     open={"public": 2, "private": 1},
                     accepted={"public": 1, "private": 1},
                     refused=[["public", "limit", 1], ["public", "address", 1]],
+                    http2_faults=[["public", "stream", "PROTOCOL_ERROR", 2], ["public", "connection", "PROTOCOL_ERROR", 1]],
                     services=[
                         make_service(waiting=20, in_use=10, failovers=30, retries=40, copies={"sent": 10, "failed": 20}),
                         make_service(service="users"),
@@ -97,6 +99,7 @@ class MergeSnapshotsTests(SynchronousTestCase):
                 "open": {"public": 4, "private": 1},
                 "accepted": {"public": 6, "private": 1},
                 "refused": [["public", "limit", 2], ["public", "address", 1]],
+                "http2_faults": [["public", "stream", "PROTOCOL_ERROR", 3], ["public", "connection", "PROTOCOL_ERROR", 1]],
                 "access_log_dropped": 5,
             },
         )
