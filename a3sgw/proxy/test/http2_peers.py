@@ -76,7 +76,7 @@ class Http2Backend:
         elif isinstance(event, h2.events.PingReceived):
             self.pings += 1
         elif isinstance(event, h2.events.ConnectionTerminated):
-            self.goodbye = int(event.error_code)
+            self.goodbye = int(event.error_code or 0)
 
     def head(self, stream_id: int, *fields: tuple[str, str], status: int = 200, ended: bool = False) -> None:
         """
