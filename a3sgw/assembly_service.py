@@ -25,8 +25,7 @@ from a3sgw.policy.split import Sampler, Split
 from a3sgw.policy.sticky import name_server
 from a3sgw.policy.verdict import ProbeVerdict
 from a3sgw.proxy.hedge import HedgeTally, Hedging
-from a3sgw.proxy.http1_client import Http1Client
-from a3sgw.proxy.http2_pool import Http2Pool
+from a3sgw.proxy.http2_pool import equip
 from a3sgw.proxy.mirror import Mirror, MirrorTally
 from a3sgw.proxy.pool import Pool, PoolSettings
 from a3sgw.proxy.tcp_link import TcpLink
@@ -274,29 +273,21 @@ def _backend(
 
 def _equip(backend: Backend, settings: PoolSettings, config: ServiceConfig, kit: Kit, *, is_tcp: bool) -> None:
     """
-    Give `backend` its pools, by its scheme: gRPC is HTTP/2 whichever it is.
+    Give `backend` its pools.
     """
-    scheme = backend.address.scheme
-    dialer: Any = kit.dialer
-    if is_tcp:
-        if config.upstream_tls is not None:
-            from a3sgw.proxy.outbound_tls import TlsDialer
 
-            dialer = TlsDialer(kit.dialer, backend.address.host, upstream_terms(config), ())
+    def tls_dialer(protocols: Sequence[bytes]) -> Any:
+        # Only here, so that whoever asks nobody over TLS runs without OpenSSL.
+        from a3sgw.proxy.outbound_tls import TlsDialer
+
+        return TlsDialer(kit.dialer, backend.address.host, upstream_terms(config), protocols)
+
+    if is_tcp:
+        dialer = kit.dialer if config.upstream_tls is None else tls_dialer(())
         backend.pool = backend.grpc_pool = Pool(backend, settings, dialer, TcpLink)
         backend.pools = (backend.pool,)
-        return
-    negotiating: Any = kit.dialer
-    if scheme == "https":
-        # Only here, so that whoever asks nobody over TLS runs without OpenSSL.
-        from a3sgw.proxy.outbound_tls import HTTP1, HTTP2_OR_1, TlsDialer
-
-        terms = upstream_terms(config)
-        dialer, negotiating = [TlsDialer(kit.dialer, backend.address.host, terms, each) for each in (HTTP1, HTTP2_OR_1)]
-    plain = Pool(backend, settings, dialer, Http1Client)
-    backend.grpc_pool = Http2Pool(backend, settings, negotiating, plain, negotiates=scheme == "https")
-    backend.pool = plain if scheme == "http" else backend.grpc_pool
-    backend.pools = (plain, backend.grpc_pool)
+    else:
+        equip(backend, settings, kit.dialer, tls_dialer)
 
 
 def upstream_terms(config: ServiceConfig) -> Any:

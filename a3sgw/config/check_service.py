@@ -33,6 +33,9 @@ _SET_BY_PROBES = frozenset(
 )
 """Header names, in lower case, that a health check does not take from the configuration."""
 
+_SET_BY_CALLS = frozenset(["content-type", "grpc-timeout"])
+"""And these if it is a call of gRPC."""
+
 
 def check_services(config: GatewayConfig, findings: Findings, knows_service: Callable[[str], bool]) -> None:
     """
@@ -72,9 +75,13 @@ def _check_balancing(path: str, service: ServiceConfig, findings: Findings) -> N
     if check is not None and check.path is None and check.protocol == "http" and _has_http_servers(service):
         place = f"{path}.health_check"
         findings.report(place, f'{place} lacks "path", which is required to ask over HTTP', [f"{place}.path", f"{place}.protocol"])
+    if check is not None and check.grpc_service and check.protocol != "grpc":
+        place = f"{path}.health_check.grpc_service"
+        findings.report(place, f'{place} is for protocol = "grpc"', [place, f"{path}.health_check.protocol"])
     for name in () if check is None else check.headers:
         # A server may read `_` as `-`.
-        if name.lower().replace("_", "-") in _SET_BY_PROBES:
+        plain = name.lower().replace("_", "-")
+        if plain in _SET_BY_PROBES or (check is not None and check.protocol == "grpc" and plain in _SET_BY_CALLS):
             place = item_path(f"{path}.health_check.headers", name)
             remedy = 'write host = "…" beside headers' if name.lower() == "host" else "leave it out"
             findings.report(place, f"{place} is for the gateway to set; {remedy}")

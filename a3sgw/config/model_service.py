@@ -9,6 +9,7 @@ Long because it is a list of declarations.
 
 from __future__ import annotations
 
+import re
 from typing import Union
 
 import attrs
@@ -33,6 +34,7 @@ from a3sgw.config.kinds import (
     Integer,
     Number,
     OpenWord,
+    Text,
     Word,
 )
 from a3sgw.config.setting import ListKind, ObjectKind, ObjectListKind, label, setting
@@ -66,6 +68,15 @@ _STRATEGY = OpenWord(
     ("round-robin", "weighted", "least-connections", "random", "p2c", "least-time", "consistent-hash"), others="that of a plugin"
 )
 _STATUSES = ListKind(Integer(minimum=400, maximum=599))
+
+_GRPC_SERVICE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,255}", re.ASCII).fullmatch
+
+
+def _check_grpc_service(text: str) -> str:
+    if _GRPC_SERVICE(text) is None:
+        raise ValueError("which is no name of a service: letters, digits, dots, dashes and underscores")
+    return text
+
 
 RUNNING_SCHEMES = ("http", "https", "h2c", "ws", "wss", "unix", "tcp", "")
 """The schemes of server URLs that this version can talk to."""
@@ -107,13 +118,19 @@ class HealthCheckConfig:
     """
 
     path: str | None = setting(
-        PATH, "What is asked for; it is put behind the server's URL. Required, unless `protocol` is `tcp` or all "
+        PATH, "What is asked for; it is put behind the server's URL. Required, unless `protocol` is not `http`, or all "
         "servers are `tcp://`.", default=None
     )
     protocol: str = setting(
-        Word(("http", "tcp")),
-        "`http` asks for `path`; `tcp` only sees whether the server accepts a connection, as is always done with `tcp://` servers.",
+        Word(("http", "tcp", "grpc")),
+        "`http` asks for `path`, `grpc` calls the method `Check` of `grpc.health.v1.Health`; `tcp` only sees whether the server accepts a "
+        "connection, as is always done with `tcp://` servers.",
         default="http",
+    )
+    grpc_service: str = setting(
+        Text('the name of a gRPC service, like "shop.v1.Cart"', _check_grpc_service),
+        "With `grpc`, the service that is asked about; without it, the server as a whole.",
+        default="",
     )
     method: str = setting(METHOD, "The method of the request.", default="GET")
     status_codes: tuple[str, ...] = setting(

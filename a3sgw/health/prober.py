@@ -17,7 +17,7 @@ import attrs
 from a3sgw.config.address import http_url, parse_server_url
 from a3sgw.config.model import GatewayConfig, HealthCheckConfig, ServiceConfig, UpstreamTlsConfig
 from a3sgw.health.probe import Probe
-from a3sgw.health.question import ConnectQuestion, HttpQuestion, Question
+from a3sgw.health.question import ConnectQuestion, GrpcQuestion, HttpQuestion, Question
 from a3sgw.net.connect import Dialer
 from a3sgw.policy.verdict import ProbeVerdict
 from a3sgw.proxy.outbound import Outbound
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan", "Prober", "Target"]
 
-_ASKED_OVER_HTTP: Final = frozenset(["http", "https", "unix"])
-"""The schemes of servers that are asked for a path; others are only connected to."""
+_ASKED_OVER_HTTP: Final = frozenset(["http", "https", "h2c", "unix"])
+"""The schemes of servers that are asked something; others are only connected to."""
 
 
 @attrs.frozen(slots=True)
@@ -159,9 +159,10 @@ class Prober:
         check = target.check
         url = http_url(target.url)
         address = parse_server_url(url)
-        if check.protocol != "http" or address.scheme not in _ASKED_OVER_HTTP:
+        if check.protocol == "tcp" or address.scheme not in _ASKED_OVER_HTTP:
             return ConnectQuestion(self._dialer, address, check.timeout, self._reactor.callLater)
-        return HttpQuestion(self._outbound, url, check, terms_of() if address.scheme == "https" else None)
+        asks: type[HttpQuestion] | type[GrpcQuestion] = GrpcQuestion if check.protocol == "grpc" else HttpQuestion
+        return asks(self._outbound, url, check, terms_of() if address.scheme == "https" else None)
 
     def _changed(self, target: Target, probe: Probe) -> None:
         self._tell(target.service, target.revision, target.url, probe.verdict.is_healthy, probe.reason)

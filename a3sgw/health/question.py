@@ -20,15 +20,16 @@ from a3sgw.config.kinds import parse_status_range
 from a3sgw.config.model import HealthCheckConfig
 from a3sgw.config.values import Secret
 from a3sgw.errors import Outcome, UpstreamError
-from a3sgw.message import Field, make_field
+from a3sgw.message import Field, LocalResponse, get_field, make_field
 from a3sgw.net.connect import Address, Connecting, Dialer
 from a3sgw.net.deadline import NEVER
 from a3sgw.proxy.outbound import Outbound
+from a3sgw.wire.grpc import HEALTH_STATES, SERVING, STATUS_NAMES, encode_health_request, read_health_response
 
 if TYPE_CHECKING:
     from a3sgw.proxy.outbound_tls import Terms
 
-__all__ = ["ConnectQuestion", "HttpQuestion", "Question"]
+__all__ = ["ConnectQuestion", "GrpcQuestion", "HttpQuestion", "Question"]
 
 _USER_AGENT: Final = f"a3s-gateway/{__version__} (health check)".encode("ascii")
 
@@ -48,7 +49,7 @@ class HttpQuestion:
     """
     Ask for a path over HTTP, and look at the status of the answer.
 
-    `outbound` must keep no connections. The server's URL is `http`, `https` or `unix`, and its path is put before that of the check.
+    `outbound` must keep no connections. The server's URL is `http`, `https`, `h2c` or `unix`, and its path is put before that of the check.
     `terms` are those for TLS with it, if there are any.
     """
 
@@ -80,6 +81,55 @@ class HttpQuestion:
 
     def _judge(self, status: int) -> str:
         return "" if status in self._good else f"status {status}"
+
+
+class GrpcQuestion:
+    """
+    Ask by the health protocol of gRPC (`grpc.health.v1`), as kubelet, Envoy and Traefik do.
+
+    `outbound` and `terms` are as in `HttpQuestion`. Only `SERVING` is well.
+    """
+
+    MAX_BODY_BYTES: Final = 65536
+
+    def __init__(self, outbound: Outbound, url: str, check: HealthCheckConfig, terms: Terms | None = None) -> None:
+        address = parse_server_url(url)
+        prefix = "" if address.scheme == "unix" else address.path
+        self._destination = outbound.open(url, None if check.host is None else check.host.encode("ascii"), terms)
+        self._target = f"{prefix}/grpc.health.v1.Health/Check".encode("ascii")
+        self._fields = _fields(check)
+        self._message = encode_health_request(check.grpc_service)
+        self._timeout = check.timeout
+        self._what = check.grpc_service or "the server"
+        self._url = url
+
+    def __repr__(self) -> str:
+        return f"<GrpcQuestion for {self._what} of {self._url}>"
+
+    def ask(self) -> Deferred[str]:
+        """
+        Ask.
+        """
+        asked = self._destination.call(
+            self._target, self._fields, self._message, timeout=self._timeout, max_body_bytes=self.MAX_BODY_BYTES
+        )
+        return asked.addCallbacks(self._judge, _describe)
+
+    def _judge(self, response: LocalResponse) -> str:
+        if response.status != 200:
+            return f"status {response.status}"
+        code = get_field(response.fields, b"grpc-status")
+        if code not in (None, b"0"):
+            number = int(code) if code is not None and code.isdigit() else -1
+            name = STATUS_NAMES[number] if 0 <= number < len(STATUS_NAMES) else "of no meaning"
+            return f"gRPC status {number} {name}"
+        try:
+            state = read_health_response(response.body)
+        except ValueError as error:
+            return f"no health response: {error}"
+        if state == SERVING:
+            return ""
+        return HEALTH_STATES[state] if state < len(HEALTH_STATES) else f"state {state}"
 
 
 def _fields(check: HealthCheckConfig) -> list[Field]:

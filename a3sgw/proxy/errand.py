@@ -73,10 +73,10 @@ class Errand(Lessee):
     One request of the gateway's own.
 
     `_end` is its one end, however it ends. An answer whose body is larger than `max_body_bytes` is a failure, unless the errand `cuts` it
-    off there.
+    off there. `trailers` are those of the answer, for who wants them.
     """
 
-    __slots__ = ("_body", "_cuts", "_max_body_bytes", "_pieces", "_response", "_result", "_room", "_stale_retried", "_timer")
+    __slots__ = ("_body", "_cuts", "_max_body_bytes", "_pieces", "_response", "_result", "_room", "_stale_retried", "_timer", "trailers")
 
     def __init__(self, service: Choice, head: RequestHead, body: bytes, max_body_bytes: int, *, cuts: bool = False) -> None:
         super().__init__(service, head, may_be_sent_twice=head.method in IDEMPOTENT)
@@ -89,6 +89,7 @@ class Errand(Lessee):
         self._response: ResponseHead | None = None
         self._pieces: list[bytes] = []
         self._room = max_body_bytes
+        self.trailers: Sequence[Field] = ()
 
     def start(self, later: Callable[..., Any], timeout: float) -> Deferred[LocalResponse]:
         """
@@ -154,6 +155,7 @@ class Errand(Lessee):
         if piece:
             self._pieces.append(piece)
         if ended:
+            self.trailers = trailers
             self._answered(head)
 
     def upstream_failed(self, outcome: Outcome, *, is_stale: bool, detail: str) -> None:

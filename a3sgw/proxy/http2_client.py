@@ -40,6 +40,9 @@ _LIMITS: Final = SessionLimits(
     max_concurrent_streams=0, stream_window=_STREAM_WINDOW, connection_window=_STREAM_WINDOW * _MAX_STREAMS, max_header_count=512
 )
 
+_UNKNOWN_CAPACITY: Final = 100
+"""How many streams a backend is expected to take before it has said so (RFC 9113 section 6.5.2)."""
+
 _NOT_LOOKED_AT: Final = frozenset([ErrorCode.REFUSED_STREAM, ErrorCode.HTTP_1_1_REQUIRED])
 
 
@@ -48,6 +51,7 @@ class Http2Client:
     """
     One connection to a backend.
 
+    `is_settled` says that the backend has said how many streams it takes; before that, it is believed to take as many as last time.
     `is_leaving` says that no new streams will be opened; `has_served` that the connection has carried a response before, and so may be
     stale.
     """
@@ -64,6 +68,7 @@ class Http2Client:
         "has_served",
         "is_congested",
         "is_leaving",
+        "is_settled",
         "session",
         "stream",
         "streams",
@@ -86,6 +91,7 @@ class Http2Client:
         self.has_served = False
         self.is_congested = False
         self.is_leaving = False
+        self.is_settled = False
         self._pool = pool
         self._lent = 0
         self._is_busy = False
@@ -126,7 +132,14 @@ class Http2Client:
         """
         How many streams there can be at a time.
         """
-        return min(_MAX_STREAMS, self.session.peer_max_streams)
+        return min(_MAX_STREAMS, self.session.peer_max_streams if self.is_settled else self._pool.last_capacity)
+
+    @property
+    def expected(self) -> int:
+        """
+        How many more streams there will probably be room for when the backend has said how many it takes.
+        """
+        return 0 if self.is_settled or self.is_leaving else _UNKNOWN_CAPACITY - self.in_use
 
     @property
     def has_room(self) -> bool:
@@ -327,6 +340,7 @@ class Http2Client:
         """
         upstream = self.streams.pop(stream_id, None)
         if upstream is None:
+            self._pool.room_found(self)
             return
         outcome, is_stale = Outcome.BACKEND_CLOSED, False
         if code in _NOT_LOOKED_AT and not upstream.has_answered:
@@ -381,7 +395,8 @@ class _Listener:
         self._client.tell(stream_id, Http2Upstream.blocked, False)
 
     def settings_received(self) -> None:
-        self._client.pool.room_found(self._client)
+        self._client.is_settled = True
+        self._client.pool.settled(self._client)
 
     def going_away(self, last_stream_id: int, code: int) -> None:
         self._client.is_leaving = True

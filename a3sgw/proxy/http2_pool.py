@@ -13,6 +13,7 @@ Hot path: see docs/hot-path.md.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from a3sgw.errors import Outcome
@@ -26,10 +27,25 @@ from a3sgw.service.backend import Backend
 if TYPE_CHECKING:
     from a3sgw.proxy.http2_client import Http2Client
 
-__all__ = ["Http2Pool"]
+__all__ = ["Http2Pool", "equip"]
+
+HTTP1: Final = (b"http/1.1",)
+HTTP2_OR_1: Final = (b"h2", b"http/1.1")
+"""What a backend may choose from (RFC 7301)."""
 
 _UNKNOWN_CAPACITY: Final = 100
-"""How many streams a connection is expected to have room for before the backend has said so (RFC 9113 section 6.5.2)."""
+
+
+def equip(backend: Backend, settings: PoolSettings, dialer: Any, tls_dialer: Callable[[Sequence[bytes]], Any]) -> None:
+    """
+    Give `backend` its pools, by its scheme: gRPC is HTTP/2 whichever it is. `tls_dialer` returns one that offers the given protocols.
+    """
+    scheme = backend.address.scheme
+    is_secure = scheme == "https"
+    plain = Pool(backend, settings, tls_dialer(HTTP1) if is_secure else dialer, Http1Client)
+    backend.grpc_pool = Http2Pool(backend, settings, tls_dialer(HTTP2_OR_1) if is_secure else dialer, plain, negotiates=is_secure)
+    backend.pool = plain if scheme == "http" else backend.grpc_pool
+    backend.pools = (plain, backend.grpc_pool)
 
 
 class _Opening:
@@ -81,10 +97,12 @@ class Http2Pool(Pool):
     """
     The HTTP/2 connections to one backend.
 
-    `negotiates` says that the dialer's connections are under TLS and that the backend chooses the protocol on each.
+    `last_capacity` is how many streams the backend allowed on a connection the last time; 1 if that is not known, because whoever opens too
+    many before the backend could say so may lose them all. `negotiates` says that the dialer's connections are under TLS and that the
+    backend chooses the protocol on each.
     """
 
-    __slots__ = ("_capacity", "_connections", "_http1_until", "_negotiates", "_waiting", "plain")
+    __slots__ = ("_capacity", "_connections", "_http1_until", "_negotiates", "_waiting", "last_capacity", "plain")
 
     HTTP1_KEPT_SECONDS: Final = 600.0
     """How long it is remembered that a backend prefers HTTP/1.1."""
@@ -96,6 +114,7 @@ class Http2Pool(Pool):
         self._connections: list[Http2Client] = []
         self._waiting: deque[_Waiter] = deque()
         self._capacity = _UNKNOWN_CAPACITY
+        self.last_capacity = 1
         self._http1_until = 0.0
 
     @property
@@ -203,11 +222,19 @@ class Http2Pool(Pool):
 
     def room_found(self, connection: Http2Client) -> None:
         """
-        The backend takes more streams than before, or has shown that it is alive.
+        A stream is over, or the backend has shown that it is alive.
         """
-        self._capacity = max(1, connection.capacity)
         if self._waiting:
             self._serve(connection, is_new=False)
+
+    def settled(self, connection: Http2Client) -> None:
+        """
+        The backend has said how many streams it takes.
+        """
+        self.last_capacity = self._capacity = max(1, connection.capacity)
+        if self._waiting:
+            self._serve(connection, is_new=True)
+            self._open_more()
 
     def leaving(self, connection: Http2Client) -> None:
         """
@@ -249,7 +276,8 @@ class Http2Pool(Pool):
         Make as many connections as those who wait need, within the limit.
         """
         limit = self.settings.max_connections
-        while len(self._waiting) > self.connecting * self._capacity:
+        expected = sum(connection.expected for connection in self._connections)
+        while len(self._waiting) > expected + self.connecting * self._capacity:
             if limit and self.connecting + len(self._connections) >= limit and not self._make_room():
                 return
             self._connect(_Opening(self, self._waiting[0].lessee.connect_timeout))
@@ -301,6 +329,7 @@ class Http2Pool(Pool):
         The backend chose HTTP/1.1: all who wait go to its other pool, and the first has this connection.
         """
         self.prefers_http1()
+        self.plain._addresses, self.plain._addresses_until = self._addresses, self._addresses_until
         waiting, self._waiting = self._waiting, deque()
         for waiter in waiting:
             self._deadlines.discard(waiter)

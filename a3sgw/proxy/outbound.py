@@ -16,14 +16,16 @@ from zope.interface import implementer
 
 from a3sgw.config.address import ServerAddress, parse_server_url, split_http_url
 from a3sgw.interfaces import IDestination, IOutbound
-from a3sgw.message import Field, LocalResponse
+from a3sgw.message import Field, LocalResponse, make_field
 from a3sgw.net.connect import Dialer
 from a3sgw.net.deadline import NEVER
 from a3sgw.proxy.errand import Errand, make_head
+from a3sgw.proxy.http2_pool import equip
 from a3sgw.proxy.lessee import Choice
 from a3sgw.proxy.pool import Pool, PoolSettings
 from a3sgw.service.backend import Backend, BackendAddress
 from a3sgw.service.service import Service, ServiceSettings
+from a3sgw.wire.grpc import GRPC
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -50,13 +52,13 @@ class _OnlyServer:
 @implementer(IDestination)
 class Destination:
     """
-    Sends errands to one of the servers of `service`. `pool` is closed with it; a service's own pools are not.
+    Sends errands to one of the servers of `service`. `pools` are closed with it; a service's own pools are not.
     """
 
-    def __init__(self, service: Choice, later: Callable[..., Any], pool: Pool | None = None) -> None:
+    def __init__(self, service: Choice, later: Callable[..., Any], pools: Sequence[Pool] = ()) -> None:
         self._service = service
         self._later = later
-        self._pool = pool
+        self._pools = pools
 
     def fetch(
         self, method: bytes, target: bytes, fields: Sequence[Field], *, body: bytes, timeout: float, max_body_bytes: int
@@ -76,12 +78,30 @@ class Destination:
         errand.connect_timeout = NEVER
         return errand.start(self._later, timeout).addCallback(attrgetter("status"))
 
+    def call(
+        self, target: bytes, fields: Sequence[Field], message: bytes, *, timeout: float, max_body_bytes: int
+    ) -> Deferred[LocalResponse]:
+        """
+        Call a gRPC method with one message, which has its length before it. The trailers of the answer are among its fields.
+        """
+        said = [make_field(b"Content-Type", GRPC), make_field(b"grpc-timeout", b"%dm" % max(1, int(timeout * 1000))), *fields]
+        head = make_head(b"POST", target, said, len(message))
+        head.grpc = GRPC
+        errand = Errand(self._service, head, message, max_body_bytes)
+        errand.connect_timeout = NEVER
+
+        def with_trailers(response: LocalResponse) -> LocalResponse:
+            response.fields += errand.trailers
+            return response
+
+        return errand.start(self._later, timeout).addCallback(with_trailers)
+
     def close(self) -> None:
         """
         Close what is idle.
         """
-        if self._pool is not None:
-            self._pool.retire()
+        for pool in self._pools:
+            pool.retire()
 
 
 @implementer(IOutbound)
@@ -107,17 +127,20 @@ class Outbound:
 
     def open(self, url: str, host: bytes | None = None, terms: Terms | None = None) -> Destination:
         """
-        Return a destination for the server of an `http://` or `https://` URL, or behind a socket: `unix:/path`.
+        Return a destination for the server of an `http://`, `https://` or `h2c://` URL, or behind a socket: `unix:/path`.
 
         `host` is what requests say in `Host`, unless it is the URL's. `terms` are those for TLS with this server, unless the usual.
         """
-        address = parse_server_url(url) if url.startswith("unix:") else split_http_url(url)
+        address = parse_server_url(url) if url.startswith(("unix:", "h2c:")) else split_http_url(url)
         where = _backend_address(address)
         # As the URL may have it, but without path and query, which may hold secrets.
         name = f"unix:{where.path}" if where.path else f"{address.scheme}://{where.authority.decode('ascii')}"
         backend = Backend("", name, where if host is None else attrs.evolve(where, authority=host), 1)
-        backend.pool = backend.grpc_pool = pool = Pool(backend, self._pooling, self._dialer_for(address, terms))
-        return Destination(_OnlyServer(backend), self._reactor.callLater, pool)
+        equip(backend, self._pooling, self._dialer, lambda protocols: self._tls_dialer(address.host, terms, protocols))
+        if where.scheme == "https":
+            # Small requests now and then gain nothing from sharing a connection.
+            backend.pool = backend.pools[0]
+        return Destination(_OnlyServer(backend), self._reactor.callLater, backend.pools)
 
     def open_service(self, service: Service) -> Destination:
         """
@@ -125,13 +148,11 @@ class Outbound:
         """
         return Destination(service, self._reactor.callLater)
 
-    def _dialer_for(self, address: ServerAddress, terms: Terms | None) -> Any:
-        if address.scheme != "https":
-            return self._dialer
+    def _tls_dialer(self, host: str, terms: Terms | None, protocols: Sequence[bytes]) -> Any:
         # Only here, so that whoever asks nobody over TLS runs without OpenSSL.
         from a3sgw.proxy.outbound_tls import Terms, TlsDialer
 
-        return TlsDialer(self._dialer, address.host, Terms(self._authorities) if terms is None else terms)
+        return TlsDialer(self._dialer, host, Terms(self._authorities) if terms is None else terms, protocols)
 
 
 def _backend_address(address: ServerAddress) -> BackendAddress:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from OpenSSL import SSL
@@ -29,12 +29,7 @@ from a3sgw.net.tls_stream import TlsStream
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-__all__ = ["HTTP1", "HTTP2_OR_1", "Terms", "TlsDialer", "make_context", "read_terms"]
-
-
-HTTP1: Final = (b"http/1.1",)
-HTTP2_OR_1: Final = (b"h2", b"http/1.1")
-"""What a server may choose from (RFC 7301)."""
+__all__ = ["Terms", "TlsDialer", "make_context", "read_terms"]
 
 
 @attrs.frozen(eq=False)
@@ -66,7 +61,7 @@ def read_terms(
     return Terms(authorities, chain, key, server_name, is_trusting)
 
 
-def make_context(terms: Terms, protocols: Sequence[bytes] = HTTP1) -> SSL.Context:
+def make_context(terms: Terms, protocols: Sequence[bytes] = (b"http/1.1",)) -> SSL.Context:
     """
     Return the settings for connections on these terms, in one of these protocols; without any, no protocol is named.
     """
@@ -229,7 +224,7 @@ class TlsDialer:
 
     _log = Logger()
 
-    def __init__(self, plain: Dialer, host: str, terms: Terms, protocols: Sequence[bytes] = HTTP1) -> None:
+    def __init__(self, plain: Dialer, host: str, terms: Terms, protocols: Sequence[bytes] = (b"http/1.1",)) -> None:
         self.plain = plain
         self.server = _Server(host, terms, protocols)
         self.deadlines = plain.deadlines

@@ -115,6 +115,15 @@ class ServiceTests(SynchronousTestCase):
         whole = 'load_balancer {\n servers = [{ url = "http://a" }]\n health_check {\n %s\n }\n }'
         self.check(_service("s", servers=whole % 'path = "/"\n headers = { Authorization = "x", X-Host = "y" }'))
         self.check(_service("s", servers=whole % 'protocol = "tcp"'))
+        self.check(_service("s", servers=whole % 'protocol = "grpc"\n      grpc_service = "shop.v1.Cart"'))
+        self.check(
+            _service("s", servers=whole % 'protocol = "grpc"\n headers = { Content-Type = "a" }'),
+            "services.s.load_balancer.health_check.headers.Content-Type is for the gateway to set; leave it out",
+        )
+        self.check(
+            _service("s", servers=whole % 'path = "/"\n grpc_service = "a"'),
+            'services.s.load_balancer.health_check.grpc_service is for protocol = "grpc"',
+        )
         self.check(_service("s", servers=whole % ""), 'services.s.load_balancer.health_check lacks "path"')
         self.check(
             _service("s", servers=whole % 'path = "/"\n headers = { Host = "a", content_length = "1" }'),

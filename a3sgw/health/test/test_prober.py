@@ -15,6 +15,7 @@ from a3sgw.loading import load_string
 from a3sgw.proxy.outbound_tls import Terms
 from a3sgw.proxy.test.certificates import Authority
 from a3sgw.proxy.test.dialogues import OK, response
+from a3sgw.proxy.test.http2_peers import Http2Backend
 from a3sgw.proxy.test.leases import ADDRESS
 from a3sgw.proxy.test.test_outbound_tls import TlsServer
 
@@ -140,6 +141,18 @@ class TargetTests(ProberCase):
         self.reactor.advance(1)
         peer = self.accept()
         self.assertEqual((peer.take(), peer.has_ended), (b"", True))
+
+    def test_grpc(self):
+        """With `protocol = "grpc"` the server's health service is called."""
+        self.take(service("app", "h2c://a.test", check='protocol = "grpc"'))
+        self.reactor.advance(1)
+        peer = Http2Backend(self.accept(), self.reactor)
+        peer.listen()
+        self.assertIn((b":path", b"/grpc.health.v1.Health/Check"), peer.requests[1])
+        peer.head(1, ("grpc-status", "12"), ended=True)
+        self.reactor.advance(20)
+        self.assertEqual(len(self.dialer.attempts) + len(self.dialer.questions), 1)
+        self.prober.take({})
 
     def test_thresholds(self):
         """How many answers in a row change the verdict is as configured."""

@@ -12,13 +12,15 @@ from a3sgw.config.check import check
 from a3sgw.config.model import GatewayConfig, HealthCheckConfig, LoadBalancerConfig, ServerConfig, ServiceConfig
 from a3sgw.config.values import FrozenMap, Secret
 from a3sgw.errors import Outcome
-from a3sgw.health.question import ConnectQuestion, HttpQuestion
+from a3sgw.health.question import ConnectQuestion, GrpcQuestion, HttpQuestion
 from a3sgw.health.test.questions import NetworkCase
 from a3sgw.proxy.outbound import Outbound
 from a3sgw.proxy.pool import PoolSettings
 from a3sgw.proxy.test.dialogues import OK, response
+from a3sgw.proxy.test.http2_peers import Http2Backend
 from a3sgw.proxy.test.leases import ADDRESS
 from a3sgw.wire.fields import REQUEST_KINDS
+from a3sgw.wire.grpc import frame
 
 
 class QuestionCase(NetworkCase):
@@ -242,3 +244,100 @@ class ConnectTests(QuestionCase):
         """A question says whom it asks."""
         self.make()
         self.assertIn("app.test", repr(self.question))
+
+
+class Http2QuestionTests(QuestionCase):
+    """
+    Servers that are asked over HTTP/2.
+    """
+
+    def make(self, url="h2c://app.test", kind=GrpcQuestion, **settings):
+        outbound = Outbound(self.dialer, self.reactor, pooling=PoolSettings(max_idle_connections=0))
+        self.question = kind(outbound, url, HealthCheckConfig(**settings))
+
+    def ask(self):
+        super().ask()
+        self.peer = Http2Backend(self.accept(), self.reactor)
+        self.peer.listen()
+
+    def test_path(self):
+        """An `h2c` server can be asked for a path like any other."""
+        self.make("h2c://app.test:81/v1", HttpQuestion, path="/ready")
+        for status, objection in ((200, ""), (503, "status 503")):
+            self.ask()
+            fields = self.peer.requests[1]
+            self.assertEqual(
+                fields[:4], [(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"app.test:81"), (b":path", b"/v1/ready")]
+            )
+            self.peer.answer(1, status=status)
+            self.assertEqual(self.told, [objection])
+            self.assertTrue(self.peer.end.has_ended)
+
+    def test_call(self):
+        """The health service of a gRPC server is called, whatever the scheme."""
+        for url, prefix in (("h2c://app.test", b""), ("http://app.test/v1", b"/v1"), ("unix:/run/app.sock", b"")):
+            self.make(url, grpc_service="shop.Cart", timeout=2.5, headers=FrozenMap({"x-key": "k"}))
+            self.ask()
+            given = dict(self.peer.requests[1])
+            self.assertEqual((given[b":method"], given[b":path"]), (b"POST", prefix + b"/grpc.health.v1.Health/Check"))
+            self.assertEqual(
+                [given[name] for name in (b"content-type", b"te", b"grpc-timeout", b"x-key")],
+                [b"application/grpc", b"trailers", b"2500m", b"k"],
+            )
+            self.assertEqual(self.peer.bodies[1], frame(b"\x0a\x09shop.Cart"))
+            self.answer(b"\x08\x01")
+            self.assertEqual(self.told, [""])
+            self.assertTrue(self.peer.end.has_ended)
+
+    def answer(self, message, *trailers):
+        self.peer.head(1, ("content-type", "application/grpc"))
+        self.peer.data(1, frame(message))
+        self.peer.end_with(1, *(trailers or [("grpc-status", "0")]))
+
+    def test_states(self):
+        """Only a server that says it is serving is well."""
+        self.make()
+        for message, objection in (
+            (b"", "UNKNOWN"),
+            (b"\x08\x02", "NOT_SERVING"),
+            (b"\x08\x03", "SERVICE_UNKNOWN"),
+            (b"\x08\x09", "state 9"),
+            (b"\x08", "no health response: a number that does not end"),
+        ):
+            self.ask()
+            self.answer(message)
+            self.assertEqual(self.told, [objection])
+
+    def test_errors(self):
+        """A call that fails says how."""
+        self.make()
+        for status, fields, objection in (
+            (200, [("grpc-status", "12")], "gRPC status 12 UNIMPLEMENTED"),
+            (200, [("grpc-status", "x")], "gRPC status -1 of no meaning"),
+            (404, [], "status 404"),
+            (200, [], "no health response: not exactly one message that is not compressed"),
+        ):
+            self.ask()
+            self.peer.head(1, *fields, status=status, ended=True)
+            self.assertEqual(self.told, [objection])
+        self.ask()
+        self.answer(b"\x08\x01", ("grpc-status", "14"))
+        self.assertEqual(self.told, ["gRPC status 14 UNAVAILABLE"])
+        self.assertEqual(repr(self.question), "<GrpcQuestion for the server of h2c://app.test>")
+
+    def test_time_over(self):
+        """A server that does not answer in time is not well, and is let go of."""
+        self.make(timeout=1.0)
+        self.ask()
+        self.reactor.advance(1.1)
+        self.assertEqual(self.told, ["response-timeout (no whole response within 1 s)"])
+        self.peer.listen()
+        self.assertTrue(self.peer.end.has_ended)
+
+    def test_given_up(self):
+        """A question that nobody wants answered any more leaves nothing behind."""
+        self.make()
+        self.ask()
+        self.assert_given_up()
+        self.peer.listen()
+        self.assertTrue(self.peer.end.has_ended)

@@ -72,7 +72,7 @@ class Http2Backend:
         elif isinstance(event, h2.events.StreamEnded):
             self.ended.add(event.stream_id)
         elif isinstance(event, h2.events.StreamReset):
-            self.resets[event.stream_id] = int(event.error_code)
+            self.resets[event.stream_id] = int(event.error_code or 0)
         elif isinstance(event, h2.events.PingReceived):
             self.pings += 1
         elif isinstance(event, h2.events.ConnectionTerminated):

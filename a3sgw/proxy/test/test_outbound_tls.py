@@ -37,11 +37,15 @@ class TlsServer:
     The server's end of a connection, as `MemorySocket`, but what is said and heard goes through TLS.
 
     `raw` is the end without. `name` is what the server was called by. `limit` is how many more bytes it can send before its cable is
-    pulled.
+    pulled. `protocols` are those it speaks, if it negotiates, `offered` those it was asked for.
     """
 
-    def __init__(self, raw, reactor, identity=IDENTITY, *, newest=SSL.TLS1_3_VERSION, limit=None):
+    def __init__(self, raw, reactor, identity=IDENTITY, *, newest=SSL.TLS1_3_VERSION, limit=None, protocols=()):
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        if protocols:
+            context.set_alpn_select_callback(self._choose)
+        self._protocols = protocols
+        self.offered = None
         context.set_max_proto_version(newest)
         context.use_certificate(X509.from_cryptography(identity.certificate))
         context.use_privatekey(identity.key)
@@ -55,6 +59,10 @@ class TlsServer:
         self._resets = False
         self._connection = SSL.Connection(context, None)
         self._connection.set_accept_state()
+
+    def _choose(self, connection, offered):
+        self.offered = list(offered)
+        return next((each for each in self._protocols if each in offered), SSL.NO_OVERLAPPING_PROTOCOLS)
 
     @property
     def name(self):
