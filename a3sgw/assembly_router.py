@@ -4,6 +4,7 @@ Which routers serve which entrypoint, and how they would have their services.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 import attrs
@@ -28,9 +29,15 @@ def kind_of(config: GatewayConfig, router: RouterConfig) -> Kind:
         return "http"
     if "http" not in protocols:
         return "tcp"
+    return _kind_of_rule(router.rule)
+
+
+# A configuration asks for the same rule again and again while it is checked and built.
+@lru_cache(maxsize=16384)
+def _kind_of_rule(rule: str) -> Kind:
     for kind in KINDS:
         try:
-            parse_rule(router.rule, kind)
+            parse_rule(rule, kind)
         except RuleError:
             continue
         return kind
