@@ -74,6 +74,7 @@ class Middlewares:
             in_thread=kit.in_thread,
             chance=kit.chance,
             arena=kit.arena,
+            shared=kit.share,
         )
         return kit.catalog.factories[config.type].build(config, surroundings)
 

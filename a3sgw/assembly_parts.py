@@ -8,6 +8,7 @@ import hashlib
 import random
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -67,6 +68,16 @@ class Kit:
     sticky_key: bytes
     arena: Arena | None = None
     announce: Callable[[], None] | None = None
+    shared: WeakValueDictionary[Hashable, Any] = attrs.field(factory=WeakValueDictionary)
+
+    def share(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """
+        Return what middlewares share under `key`, as long as one of them holds it.
+        """
+        found = self.shared.get(key)
+        if found is None:
+            found = self.shared[key] = make()
+        return found
 
     def part_of(self, limit: int) -> int:
         """

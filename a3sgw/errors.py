@@ -154,6 +154,7 @@ class Outcome(enum.Enum):
 
     # What ends a tunnel, besides its two sides. There is nobody left to answer.
     TUNNEL_IDLE = (None, None, False, "Nothing moved in the tunnel for too long")
+    WEBSOCKET_BROKEN = (None, None, False, "Client broke the rules of WebSocket")
     TUNNEL_TIMEOUT = (None, None, False, "The tunnel lived for as long as it may")
 
 

@@ -50,6 +50,7 @@ __all__ = [
     "ILessee",
     "ILogSink",
     "IMiddlewareFactory",
+    "IMuxBus",
     "IObserver",
     "IOutbound",
     "IReceiver",
@@ -533,6 +534,39 @@ class IRetirable(Interface):
     def retire() -> None:
         """
         No new exchange will come, though some may still be under way. Close connections, cancel timed calls. Called once.
+        """
+
+
+class IMuxBus(Interface):
+    """
+    Carry the messages of a hub of `ws-mux` to the hubs of the same name in other processes.
+    """
+
+    hub: Any = Attribute("Where what comes from elsewhere goes, by `arrived(channel, data)`. Set before anything is called.")
+
+    def subscribe(channel: str) -> None:
+        """
+        Somebody here wants the messages of `channel` now. May begin to connect.
+        """
+
+    def unsubscribe(channel: str) -> None:
+        """
+        Nobody here wants them any more.
+        """
+
+    def publish(channel: str, data: bytes) -> None:
+        """
+        Carry `data` to all others who want it, and not back to this hub. Never waits; what cannot be carried now is lost.
+        """
+
+    def describe() -> Mapping[str, str | int | float]:
+        """
+        Return how it stands, as `IStateSource` does.
+        """
+
+    def close() -> None:
+        """
+        Give up what is held.
         """
 
 

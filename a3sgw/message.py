@@ -9,8 +9,8 @@ Hot path: see docs/hot-path.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable, Sequence, Set
+from typing import Any, Final, NamedTuple
 
 from a3sgw.errors import Outcome
 
@@ -21,6 +21,7 @@ __all__ = [
     "LocalResponse",
     "RequestHead",
     "ResponseHead",
+    "SwitchingResponse",
     "get_all_fields",
     "get_field",
     "make_field",
@@ -288,3 +289,20 @@ class LocalResponse:
 
     def __repr__(self) -> str:
         return f"<LocalResponse {self.status} {len(self.body)} bytes>"
+
+
+class SwitchingResponse(LocalResponse):
+    """
+    A 101 with which a middleware takes the connection over, to speak another protocol on it; `fields` must name it in `Upgrade`.
+
+    When it has been sent, `begin(stream, data, ended)` is called once: `stream` (see `net.stream.Stream`) is the client's, for whose
+    `receiver` it must put an `IReceiver`, and `data` is what the client has sent already. It returns somebody who is told to `stop` when
+    the gateway does. `ended(received, sent, outcome)` must be called exactly once, when the stream is gone. If a middleware on the way back
+    puts another answer in the place of this one, nothing is called.
+    """
+
+    __slots__ = ("begin",)
+
+    def __init__(self, fields: Iterable[Field], begin: Callable[[Any, bytes, Callable[[int, int, Outcome], None]], Any]) -> None:
+        super().__init__(101, fields)
+        self.begin = begin

@@ -40,6 +40,7 @@ from a3sgw.middleware import (
     retry,
     strip_prefix,
     tcp_filter,
+    ws_mux,
 )
 
 __all__ = ["BUILT_IN", "Catalog", "CatalogError", "find_catalog"]
@@ -68,6 +69,7 @@ BUILT_IN: Final[tuple[IMiddlewareFactory, ...]] = (
     in_flight.factory,
     errors.factory,
     named_chain.factory,
+    ws_mux.factory,
 )
 """In the order of the reference."""
 

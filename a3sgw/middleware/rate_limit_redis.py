@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from a3sgw.config.kinds import FILE, FLAG, Integer, SecretText
-from a3sgw.config.redis_url import RedisAddress, parse_redis_url
+from a3sgw.config.redis_url import parse_redis_url
 from a3sgw.config.setting import label, setting
 from a3sgw.config.values import Secret
 from a3sgw.errors import Outcome
@@ -33,7 +33,7 @@ from a3sgw.message import LocalResponse, ResponseHead
 from a3sgw.middleware.factory import MiddlewareFactory
 from a3sgw.middleware.quota import Quota, burst_setting, headers_setting, period_setting, rate_setting
 from a3sgw.middleware.redis_bucket import RedisBuckets, read_verdict
-from a3sgw.middleware.redis_endpoint import Opener, make_opener
+from a3sgw.middleware.redis_endpoint import Opener, greeting_for, make_opener
 from a3sgw.middleware.redis_link import RedisLink, Unanswered
 from a3sgw.middleware.source import (
     ipv4_prefix_setting,
@@ -162,7 +162,7 @@ class RateLimitRedis:
         self._key_of = key_reader(config)
         self._buckets = RedisBuckets(quota, surroundings.owner, config.name, config.source)
         self._link = RedisLink(
-            str(address), open_connection, _greeting(address), surroundings.reactor, surroundings.seconds, surroundings.chance
+            str(address), open_connection, greeting_for(address), surroundings.reactor, surroundings.seconds, surroundings.chance
         )
         self._seconds = surroundings.seconds
         self._timeout = config.timeout_ms / 1000
@@ -288,15 +288,6 @@ class RateLimitRedis:
         Close the connection as soon as all that was asked has been answered.
         """
         self._link.close()
-
-
-def _greeting(address: RedisAddress) -> list[tuple[bytes, ...]]:
-    greeting: list[tuple[bytes, ...]] = []
-    if address.password:
-        greeting.append((b"AUTH", address.user, address.password) if address.user else (b"AUTH", address.password))
-    if address.db:
-        greeting.append((b"SELECT", b"%d" % address.db))
-    return greeting
 
 
 factory = MiddlewareFactory(RateLimitRedisConfig, RateLimitRedis)

@@ -18,12 +18,24 @@ from a3sgw.errors import MiddlewareError
 if TYPE_CHECKING:
     from twisted.internet.ssl import Certificate
 
-__all__ = ["Opener", "make_opener"]
+__all__ = ["Opener", "greeting_for", "make_opener"]
 
 Opener = Callable[[IProtocolFactory, float], "Deferred[Any]"]
 """Begins to connect, and gives the protocol; the number is how many seconds one address may take."""
 
 _CERTIFICATE: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+
+
+def greeting_for(address: RedisAddress) -> list[tuple[bytes, ...]]:
+    """
+    Return the commands with which a connection to `address` begins.
+    """
+    greeting: list[tuple[bytes, ...]] = []
+    if address.password:
+        greeting.append((b"AUTH", address.user, address.password) if address.user else (b"AUTH", address.password))
+    if address.db:
+        greeting.append((b"SELECT", b"%d" % address.db))
+    return greeting
 
 
 def make_opener(address: RedisAddress, reactor: Any, ca_file: str | None, cert_file: str | None, key_file: str | None) -> Opener:

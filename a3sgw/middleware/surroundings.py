@@ -8,7 +8,7 @@ moved to another process.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -34,8 +34,9 @@ class Surroundings:
     `owner` says whose middleware it is: `router "api"` or `entrypoint "web"`. `seconds` is the monotonic clock of all deadlines,
     `wall_clock` gives seconds of the epoch. `reactor` is there for timed calls and for the connections of libraries. `outbound` sends small
     requests, `destination_of` does so to a service of this configuration, by its name. `in_thread` calls a function that would take long
-    (a slow hash, say) elsewhere and gives its result. `chance` is the source of everything random that is not a secret. Where several
-    processes carry the traffic, `arena` is what they share; otherwise it is `None`.
+    (a slow hash, say) elsewhere and gives its result. `chance` is the source of everything random that is not a secret. `shared` gives
+    what all middlewares of this process have in common under a key, across reloads too, and makes it if there is none: it is there for as
+    long as one of them holds it. Where several processes carry the traffic, `arena` is what they share; otherwise it is `None`.
     """
 
     owner: str
@@ -46,6 +47,7 @@ class Surroundings:
     destination_of: Callable[[str], IDestination]
     in_thread: Callable[..., Deferred[Any]]
     chance: random.Random
+    shared: Callable[[Hashable, Callable[[], Any]], Any]
     arena: Arena | None = None
 
 
@@ -96,4 +98,5 @@ def still_surroundings(owner: str) -> Surroundings:
         destination_of=lambda name: nowhere,
         in_thread=execute,
         chance=random.Random(0),
+        shared=lambda key, make: make(),
     )

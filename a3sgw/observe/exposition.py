@@ -203,6 +203,11 @@ def _middlewares(snapshot: Mapping[str, Any]) -> Iterator[str]:
         ("refused_by_budget", "gateway_retries_over_budget_total", "Attempts that the retry budget did not allow."),
         ("in_flight", "gateway_in_flight", "Requests that a limit of concurrency counts now."),
         ("queued", "gateway_in_flight_queued", "Requests that wait for a limit of concurrency."),
+        ("connections", "gateway_ws_mux_connections", "WebSockets that end at the gateway."),
+        ("channels", "gateway_ws_mux_channels", "Channels that somebody is subscribed to."),
+        ("messages_received", "gateway_ws_mux_messages_received_total", "Messages from clients of a ws-mux."),
+        ("messages_sent", "gateway_ws_mux_messages_sent_total", "Messages of channels sent to subscribers."),
+        ("messages_dropped", "gateway_ws_mux_messages_dropped_total", "Messages dropped because a subscriber did not keep up."),
     ):
         values = {where: level for where, state in states if (level := _level(state.get(key))) is not None}
         yield from _family(name, text, labels, values, "counter" if name.endswith("_total") else "gauge")

@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 
 from a3sgw.errors import Outcome
 from a3sgw.interfaces import IDownstream, IUpstream
-from a3sgw.message import IDEMPOTENT, Field, LocalResponse, RequestHead, ResponseHead, get_field
+from a3sgw.message import IDEMPOTENT, Field, LocalResponse, RequestHead, ResponseHead, SwitchingResponse, get_field
 from a3sgw.net.caller import Caller
 from a3sgw.net.valve import CLIENT_SLOW, UPSTREAM_SLOW, WAITING_ROOM
 from a3sgw.observe.record import Record
@@ -34,7 +34,7 @@ from a3sgw.proxy.entrypoint import Entrypoint
 from a3sgw.proxy.forwarding import Forwarding, request_fields, request_lines
 from a3sgw.proxy.grpc import code_for, grpc_answer, status_fields
 from a3sgw.proxy.passage import Passage
-from a3sgw.proxy.upgrade import Upgrade
+from a3sgw.proxy.upgrade import Takeover, Upgrade
 from a3sgw.refusal import refusal
 from a3sgw.service.backend import Backend, BackendAddress
 from a3sgw.service.service import Service, ServiceSettings
@@ -796,7 +796,21 @@ class Exchange(Record):
             self._drop_upstream()
             if self._passage is not None:
                 self._passage.stop_waiting()
-            self.respond(response, outcome)
+            if isinstance(response, SwitchingResponse):
+                self._take_over(response, outcome)
+            else:
+                self.respond(response, outcome)
+
+    def _take_over(self, response: SwitchingResponse, outcome: Outcome) -> None:
+        """
+        A middleware answers 101 itself.
+        """
+        self._downstream = Takeover(self, self._downstream, response)
+        self._local_outcome = outcome
+        head = ResponseHead(response.status, status_line(response.status))
+        head.fields = response.fields
+        assert self._passage is not None
+        self._passage.response_received(head, b"", False)
 
     def replace_response(self, response: LocalResponse) -> tuple[ResponseHead, bytes]:
         """

@@ -164,7 +164,7 @@ class Http1Server:
                     data = rest
                 else:
                     self._checked = 0
-                    data = self._buffer = self._begin_exchange(data, end)
+                    data = self._begin_exchange(data, end)
             else:
                 self._buffer = data
         except Exception:
@@ -209,7 +209,7 @@ class Http1Server:
 
     def _begin_exchange(self, data: bytes, end: int) -> bytes:
         """
-        Begin the exchange whose head is `data[:end]`; return what follows its request.
+        Begin the exchange whose head is `data[:end]`; return what follows its request, which is also what is kept.
 
         Long because it is the one path of every request, and a call per step would be paid by each.
         """
@@ -236,8 +236,11 @@ class Http1Server:
                     piece = body.feed(rest)
                     rest = body.rest
         except ProtocolError as error:
+            self._buffer = b""
             self._refuse(error.outcome, str(error), head or _refused_head(data), started)
             return b""
+        # Before the exchange begins, because it may hand the connection over with all that has arrived.
+        self._buffer = rest
         self.exchange = exchange = Exchange(entrypoint, self, self._peer, self._scheme, started)
         if head.is_http10:
             exchange.protocol = b"HTTP/1.0"
@@ -245,7 +248,6 @@ class Http1Server:
             self._stream.deadline = NEVER
             if body is not None and body.trailers:
                 # The head goes first, so that the trailers find somewhere to go.
-                self._buffer = rest
                 exchange.begin(head, forwarding, piece, False)
                 if self.exchange is exchange:
                     exchange.request_body_received(b"", True, body.trailers)
@@ -255,7 +257,7 @@ class Http1Server:
             self._body = body
             self._stream.deadline = self._stream.now() + entrypoint.timeouts.request_body
             exchange.begin(head, forwarding, piece, False)
-        return rest
+        return self._buffer
 
     def _judge_forwarding(self, forwarded: list[Field]) -> Forwarding:
         if self._is_trusted:

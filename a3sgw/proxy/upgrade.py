@@ -1,9 +1,11 @@
 """
-What follows when a backend agrees to another protocol: a WebSocket, mostly.
+What follows when a backend, or a middleware, agrees to another protocol: a WebSocket, mostly.
 
 An `Upgrade` stands between an exchange and its client from the moment the backend answers 101. Middlewares see that answer like any other
 and may put another in its place. If it goes out, both connections become a tunnel, and the exchange ends when the tunnel does: until then
 it holds its server, its place and its counters.
+
+A middleware that answers 101 itself (`message.SwitchingResponse`) takes the client's connection over: that is a `Takeover`.
 
 Of what passes through a WebSocket only the heads of frames are looked at, to know whether one is under way: between two frames the gateway
 can say that it goes away.
@@ -19,7 +21,7 @@ from zope.interface import implementer
 
 from a3sgw.errors import Outcome
 from a3sgw.interfaces import IDownstream
-from a3sgw.message import Field, ResponseHead
+from a3sgw.message import Field, ResponseHead, SwitchingResponse
 from a3sgw.net.caller import Caller
 from a3sgw.proxy.tunnel import Side, Tunnel
 from a3sgw.wire.handshake import WEBSOCKET
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from a3sgw.proxy.exchange import Exchange
     from a3sgw.proxy.http1_client import Http1Client
 
-__all__ = ["FrameSide", "Upgrade"]
+__all__ = ["FrameSide", "Switch", "Takeover", "Upgrade"]
 
 _HALF_CLOSED_SECONDS: Final = 10.0
 
@@ -54,23 +56,18 @@ class FrameSide(Side):
 
 
 @implementer(IDownstream)
-class Upgrade:
+class Switch:
     """
-    The client's side of an exchange whose backend has answered 101.
+    The client's side of an exchange whose answer is a 101. `downstream` is the client's connection so far.
 
-    `downstream` is the client's connection so far, `upstream` the backend's.
+    Subclasses say what follows in `_begin`.
     """
 
-    __slots__ = ("_downstream", "_exchange", "_tunnel", "_upstream")
+    __slots__ = ("_downstream", "_exchange")
 
-    def __init__(self, exchange: Exchange, downstream: Any, upstream: Http1Client) -> None:
+    def __init__(self, exchange: Exchange, downstream: Any) -> None:
         self._exchange = exchange
         self._downstream = downstream
-        self._upstream = upstream
-        self._tunnel: Tunnel | None = None
-
-    def __repr__(self) -> str:
-        return f"<Upgrade of {self._exchange!r} with {self._tunnel!r}>"
 
     # -- what the exchange calls
 
@@ -84,7 +81,7 @@ class Upgrade:
 
     def send_interim(self, head: ResponseHead) -> None:
         """
-        Never called: 101 is the last thing that a backend says in HTTP.
+        Never called: 101 is the last thing that is said in HTTP.
         """
 
     def send_head(self, head: ResponseHead, piece: bytes, ended: bool) -> None:
@@ -94,21 +91,9 @@ class Upgrade:
         if head.status != 101:
             self._downstream.send_head(head, piece, ended)
             return
-        exchange = self._exchange
-        request = exchange.head
-        assert request is not None
-        exchange.tunnel_begun()
-        client, ahead = self._downstream.hand_over(head, self)
-        backend, early = self._upstream.hand_over()
-        self._tunnel = Tunnel(
-            client,
-            backend,
-            self._tunnel_ended,
-            idle_timeout=exchange.settings.tunnel_idle_timeout,
-            half_closed_timeout=_HALF_CLOSED_SECONDS,
-            side=FrameSide if request.upgrade == WEBSOCKET else Side,
-        )
-        self._tunnel.start(ahead, early)
+        self._exchange.tunnel_begun()
+        stream, ahead = self._downstream.hand_over(head, self)
+        self._begin(stream, ahead)
 
     def send_body(self, piece: bytes, ended: bool) -> None:
         """
@@ -138,7 +123,51 @@ class Upgrade:
         As `hold_request`.
         """
 
-    # -- the end
+    # -- what follows
+
+    def stop(self) -> None:
+        """
+        End what follows the 101 now.
+        """
+        raise NotImplementedError
+
+    def _begin(self, stream: Any, ahead: bytes) -> None:
+        raise NotImplementedError
+
+    def _ended(self, received: int, sent: int, outcome: Outcome) -> None:
+        self._exchange.tunnel_ended(received, sent, outcome)
+        self._downstream.tunnel_ended()
+
+
+class Upgrade(Switch):
+    """
+    A 101 of the backend, whose connection is `upstream`: both connections become a tunnel.
+    """
+
+    __slots__ = ("_tunnel", "_upstream")
+
+    def __init__(self, exchange: Exchange, downstream: Any, upstream: Http1Client) -> None:
+        super().__init__(exchange, downstream)
+        self._upstream = upstream
+        self._tunnel: Tunnel | None = None
+
+    def __repr__(self) -> str:
+        return f"<Upgrade of {self._exchange!r} with {self._tunnel!r}>"
+
+    def _begin(self, stream: Any, ahead: bytes) -> None:
+        exchange = self._exchange
+        request = exchange.head
+        assert request is not None
+        backend, early = self._upstream.hand_over()
+        self._tunnel = Tunnel(
+            stream,
+            backend,
+            self._tunnel_ended,
+            idle_timeout=exchange.settings.tunnel_idle_timeout,
+            half_closed_timeout=_HALF_CLOSED_SECONDS,
+            side=FrameSide if request.upgrade == WEBSOCKET else Side,
+        )
+        self._tunnel.start(ahead, early)
 
     def stop(self) -> None:
         """
@@ -158,5 +187,29 @@ class Upgrade:
     def _tunnel_ended(self, tunnel: Tunnel, outcome: Outcome) -> None:
         self._tunnel = None
         self._upstream.tunnel_ended()
-        self._exchange.tunnel_ended(tunnel.bytes_received, tunnel.bytes_sent, outcome)
-        self._downstream.tunnel_ended()
+        self._ended(tunnel.bytes_received, tunnel.bytes_sent, outcome)
+
+
+class Takeover(Switch):
+    """
+    A 101 of a middleware, which speaks the other protocol itself.
+    """
+
+    __slots__ = ("_response", "_speaker")
+
+    def __init__(self, exchange: Exchange, downstream: Any, response: SwitchingResponse) -> None:
+        super().__init__(exchange, downstream)
+        self._response = response
+        self._speaker: Any = None
+
+    def __repr__(self) -> str:
+        return f"<Takeover of {self._exchange!r} by {self._speaker!r}>"
+
+    def _begin(self, stream: Any, ahead: bytes) -> None:
+        self._speaker = self._response.begin(stream, ahead, self._ended)
+
+    def stop(self) -> None:
+        """
+        Tell the middleware that the gateway stops.
+        """
+        self._speaker.stop()

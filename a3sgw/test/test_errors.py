@@ -70,6 +70,7 @@ SILENT = {
     Outcome.TLS_REFUSED_BY_CLIENT,
     Outcome.TUNNEL_IDLE,
     Outcome.TUNNEL_TIMEOUT,
+    Outcome.WEBSOCKET_BROKEN,
 }
 
 

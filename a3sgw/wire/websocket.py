@@ -1,17 +1,40 @@
 """
-The frames of a WebSocket (RFC 6455 section 5), as far as somebody must know them who only passes them on.
+The frames of a WebSocket (RFC 6455 section 5), as far as somebody must know them who passes them on, or says the same to many.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from typing import Final
 
-__all__ = ["GOING_AWAY", "FrameBounds", "going_away"]
+__all__ = ["GOING_AWAY", "FrameBounds", "accept_key", "going_away", "text_frame"]
 
 GOING_AWAY: Final = 1001
 """The code for a server that goes down (RFC 6455 section 7.4.1)."""
 
 _CLOSE: Final = 8
+_WHOLE_TEXT: Final = b"\x81"
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+def accept_key(key: bytes) -> bytes:
+    """
+    Return what a server says in `Sec-WebSocket-Accept` to a client's `Sec-WebSocket-Key` (RFC 6455 section 4.2.2).
+    """
+    return base64.b64encode(hashlib.sha1(key + _GUID).digest())
+
+
+def text_frame(payload: bytes) -> bytes:
+    """
+    Return a server's frame with a whole text message.
+    """
+    size = len(payload)
+    if size < 126:
+        return _WHOLE_TEXT + bytes((size,)) + payload
+    if size < 65536:
+        return b"%b\x7e%b%b" % (_WHOLE_TEXT, size.to_bytes(2, "big"), payload)
+    return b"%b\x7f%b%b" % (_WHOLE_TEXT, size.to_bytes(8, "big"), payload)
 
 
 def going_away(mask: bytes = b"") -> bytes:

@@ -4,6 +4,7 @@ Tests of connections that change their protocol, as dialogues.
 
 import json
 import socket
+from types import SimpleNamespace
 
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
@@ -12,7 +13,7 @@ from a3sgw.errors import Outcome
 from a3sgw.interfaces import IDownstream
 from a3sgw.proxy.test.dialogues import OK, DialogueCase, config, request, response
 from a3sgw.proxy.test.probes import Probes
-from a3sgw.proxy.upgrade import Upgrade
+from a3sgw.proxy.upgrade import Switch, Upgrade
 from a3sgw.wire.test.test_websocket import frame
 
 WISHES = (
@@ -490,4 +491,6 @@ class BesideTests(UpgradeCase):
 
     def test_interface(self):
         """An upgrade is the client's side of its exchange, and passes on what is not its own."""
-        verifyObject(IDownstream, Upgrade(None, None, None))
+        downstream = SimpleNamespace(caller=None)
+        verifyObject(IDownstream, Upgrade(None, downstream, None))
+        verifyObject(IDownstream, Switch(None, downstream))

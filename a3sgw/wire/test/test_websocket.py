@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from a3sgw.wire.websocket import FrameBounds, going_away
+from a3sgw.wire.websocket import FrameBounds, accept_key, going_away, text_frame
 
 
 def frame(payload, opcode=2, mask=b""):
@@ -33,6 +33,21 @@ class GoingAwayTests(SynchronousTestCase):
         """The close frame carries 1001, to a backend masked."""
         self.assertEqual(going_away(), b"\x88\x02\x03\xe9")
         self.assertEqual(going_away(b"\x01\x02\x03\x04"), b"\x88\x82\x01\x02\x03\x04\x02\xeb")
+
+
+class ServerTests(SynchronousTestCase):
+    """
+    What a server says.
+    """
+
+    def test_accept(self):
+        """The key of RFC 6455 section 1.3 is accepted as there."""
+        self.assertEqual(accept_key(b"dGhlIHNhbXBsZSBub25jZQ=="), b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+
+    def test_text(self):
+        """A text message is one frame of its size, not masked."""
+        for size in (0, 1, 125, 126, 65535, 65536):
+            self.assertEqual(text_frame(b"x" * size), frame(b"x" * size, 1))
 
 
 class BoundsTests(SynchronousTestCase):
