@@ -9,7 +9,7 @@ dropped.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Generator, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -42,10 +42,13 @@ from a3sgw.wire.http1 import RequestLimits
 from a3sgw.wire.http2 import SessionLimits
 from a3sgw.wire.path import PathPolicy
 
-__all__ = ["DASHBOARD_ENTRYPOINT", "DoorPlan", "Generation", "Kit", "assemble", "places_of", "retire_parts"]
+__all__ = ["DASHBOARD_ENTRYPOINT", "STEP", "DoorPlan", "Generation", "Kit", "assemble", "assembling", "places_of", "retire_parts"]
 
 DASHBOARD_ENTRYPOINT: Final = "dashboard"
 """What the listener of `dashboard.address` is called in logs and metrics."""
+
+STEP: Final = 100
+"""How many services or routers are assembled at a time: 3 ms on the machine of docs/hot-path.md."""
 
 
 @attrs.frozen(slots=True, eq=False)
@@ -78,9 +81,27 @@ def assemble(config: GatewayConfig, previous: Generation | None, kit: Kit) -> Ge
 
     Raises `RuleError` if a rule cannot be read and `MiddlewareError` if a middleware cannot be built, which `loading` would have found.
     """
+    steps = assembling(config, previous, kit)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            generation: Generation = end.value
+            return generation
+
+
+def assembling(config: GatewayConfig, previous: Generation | None, kit: Kit) -> Generator[None, None, Generation]:
+    """
+    Like `assemble`, in steps of `STEP` services or routers: between two of them whoever has connections to serve may do so, as long as
+    `previous` is what runs. Long because it names every room.
+    """
     parts = Parts({} if previous is None else previous.parts)
     over_tcp = tcp_services(config)
-    services = {name: assemble_service(service, parts, kit, is_tcp=name in over_tcp) for name, service in config.services.items()}
+    services: dict[str, Service] = {}
+    for name, service in config.services.items():
+        services[name] = assemble_service(service, parts, kit, is_tcp=name in over_tcp)
+        if not len(services) % STEP:
+            yield
     middlewares = Middlewares(config, services, parts, kit)
     doors = {}
     for name, entrypoint in config.entrypoints.items():
@@ -88,7 +109,8 @@ def assemble(config: GatewayConfig, previous: Generation | None, kit: Kit) -> Ge
         beginning: IBeginning
         if entrypoint.protocol == "http":
             beginning = _http_beginning(entrypoint, parts, kit)
-            served: Entrypoint | TcpEntrypoint = _entrypoint(config, entrypoint, services, middlewares, links, parts, kit)
+            table = yield from _table(config, name, services, middlewares, links, parts, kit)
+            served: Entrypoint | TcpEntrypoint = _entrypoint(config, entrypoint, table, kit)
         elif entrypoint.protocol == "tcp":
             beginning = tcp_beginning(entrypoint, parts, kit)
             served = assemble_tcp_entrypoint(config, entrypoint, services, middlewares, parts, kit)
@@ -129,8 +151,10 @@ def retire_parts(old: Generation, kept: Mapping[Hashable, Any]) -> None:
     """
     Give up what `old` holds and `kept` has not taken over.
     """
+    # By identity: to look thousands of keys up means to hash as many configurations.
+    living = set(map(id, kept.values()))
     for key, part in old.parts.items():
-        if isinstance(key, tuple) and key not in kept:
+        if isinstance(key, tuple) and id(part) not in living:
             if key[0] == "backend":
                 for pool in part.pools:
                     pool.retire()
@@ -164,22 +188,14 @@ def _http_beginning(entrypoint: EntrypointConfig, parts: Parts, kit: Kit) -> IBe
     return assemble_tls(entrypoint, following, parts, kit)
 
 
-def _entrypoint(
-    config: GatewayConfig,
-    entrypoint: EntrypointConfig,
-    services: Mapping[str, Service],
-    middlewares: Middlewares,
-    links: Sequence[Link],
-    parts: Parts,
-    kit: Kit,
-) -> Entrypoint:
+def _entrypoint(config: GatewayConfig, entrypoint: EntrypointConfig, table: HttpTable[Route], kit: Kit) -> Entrypoint:
     limits = entrypoint.limits
     relaxed = entrypoint.encoded_characters
     timeouts = entrypoint.timeouts
     trusted = entrypoint.forwarded_headers.trusted_ips
     return Entrypoint(
         name=entrypoint.name,
-        table=_table(config, entrypoint.name, services, middlewares, links, parts, kit),
+        table=table,
         limits=RequestLimits(
             max_header_bytes=limits.max_header_bytes,
             max_header_count=limits.max_header_count,
@@ -273,8 +289,8 @@ def _table(
     links: Sequence[Link],
     parts: Parts,
     kit: Kit,
-) -> HttpTable[Route]:
-    specs = []
+) -> Generator[None, None, HttpTable[Route]]:
+    specs: list[RouteSpec[Route]] = []
     names = config.entrypoints[name].middlewares
     first = _client_subject(config.entrypoints[name], parts, kit)
     differs = middlewares.differ_by_service(names)
@@ -295,6 +311,11 @@ def _table(
         route_key = ("route", router.name, service, series, chain, settings)
         route = parts.take(route_key, partial(Route, router.name, service, series, chain, settings))
         specs.append(RouteSpec(router.name, router.rule, router.priority, route))
+        if not len(specs) % STEP:
+            yield
     # Entrypoints that serve the same routers share one table, and so do generations.
     key = ("table", tuple((spec.name, spec.rule, spec.priority, spec.target) for spec in specs))
-    return parts.take(key, lambda: build_http_table(specs))
+    table = parts.take(key, lambda: build_http_table(specs))
+    if len(specs) >= STEP:
+        yield
+    return table

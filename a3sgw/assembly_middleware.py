@@ -18,6 +18,21 @@ from a3sgw.service.service import Service
 __all__ = ["Middlewares"]
 
 
+class _Terms:
+    """
+    On what terms a middleware works: its configuration, with the files named there and the services it asks as they were. What it was is
+    the same object in the next generation; so keys with it in them are cheap to look up.
+    """
+
+    __slots__ = ("config", "is_per_service", "name", "series")
+
+    def __init__(self, config: Any, series: Any) -> None:
+        self.config = config
+        self.name: str = config.name
+        self.is_per_service = bool(getattr(config, "is_per_service", False))
+        self.series = series
+
+
 class Middlewares:
     """
     The middlewares of a generation in the making.
@@ -31,26 +46,41 @@ class Middlewares:
         self._services = services
         self._parts = parts
         self._kit = kit
+        self._listed: dict[tuple[str, ...], list[_Terms]] = {}
 
     def links(self, noun: str, owner: str, names: Iterable[str], service: str | None = None) -> list[Link]:
         """
         Return the links for what the `noun` ("router" or "entrypoint") called `owner` lists, chains written out, on the way to `service`.
         """
         found = []
-        for name in written_out(names, self._config.middlewares):
-            config = self._config.middlewares[name]
-            whose = ("service", service) if service is not None and _is_per_service(config) else (noun, owner)
-            services = tuple(self._services[asked] for asked in _services_of(config))
-            key = ("middleware", config, *whose, digest_of_files(config), services)
-            middleware = self._parts.take(key, partial(self._build, config, f'{whose[0]} "{whose[1]}"'))
-            found.append(Link(name, config.type, middleware, self._kit.metrics.middleware_series(name)))
+        for terms in self._terms(tuple(names)):
+            whose = ("service", service) if service is not None and terms.is_per_service else (noun, owner)
+            key = ("middleware", terms, *whose)
+            middleware = self._parts.take(key, partial(self._build, terms.config, f'{whose[0]} "{whose[1]}"'))
+            found.append(Link(terms.name, terms.config.type, middleware, terms.series))
         return found
+
+    def _terms(self, names: tuple[str, ...]) -> list[_Terms]:
+        """
+        Return the terms of each of `names`, chains written out. Thousands of routers list the same few.
+        """
+        found = self._listed.get(names)
+        if found is None:
+            found = self._listed[names] = [self._terms_of(name) for name in written_out(names, self._config.middlewares)]
+        return found
+
+    def _terms_of(self, name: str) -> _Terms:
+        config = self._config.middlewares[name]
+        services = tuple(self._services[asked] for asked in _services_of(config))
+        # Looked up once for each name: hashing a configuration for each router that lists it would be most of the work of a reload.
+        key = ("terms", config, digest_of_files(config), services)
+        return self._parts.take(key, lambda: _Terms(config, self._kit.metrics.middleware_series(name)))
 
     def differ_by_service(self, names: Iterable[str]) -> bool:
         """
         Say whether one of the middlewares called so, chains written out, is another on the way to another service.
         """
-        return any(_is_per_service(self._config.middlewares[name]) for name in written_out(names, self._config.middlewares))
+        return any(terms.is_per_service for terms in self._terms(tuple(names)))
 
     def chain(self, links: Sequence[Link]) -> Chain | None:
         """
@@ -77,10 +107,6 @@ class Middlewares:
             shared=kit.share,
         )
         return kit.catalog.factories[config.type].build(config, surroundings)
-
-
-def _is_per_service(config: Any) -> bool:
-    return bool(getattr(config, "is_per_service", False))
 
 
 def _services_of(config: Any) -> list[str]:

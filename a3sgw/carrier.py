@@ -13,7 +13,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -21,7 +21,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from a3sgw.assembly import Generation, Kit, assemble, retire_parts
+from a3sgw.assembly import Generation, Kit, assembling, retire_parts
 from a3sgw.assembly_parts import Crew
 from a3sgw.config.model import AccessLogConfig, GatewayConfig, MetricsConfig
 from a3sgw.errors import AssemblyError
@@ -69,6 +69,17 @@ class _Prepared:
         self.generation = generation
         self.log = log
         self.new_doors = new_doors
+
+
+class _Preparing:
+    """
+    A generation that is being prepared, step by step; `next` is the call of the next one.
+    """
+
+    def __init__(self, steps: Generator[None, None, _Prepared], done: Deferred[None]) -> None:
+        self.steps = steps
+        self.done = done
+        self.next: Any = None
 
 
 @implementer(ICarrier)
@@ -120,6 +131,7 @@ class Carrier:
         self._leaving: set[Door] = set()
         self._generation: Generation | None = None
         self._prepared: _Prepared | None = None
+        self._preparing: _Preparing | None = None
         self._flush_call: Any = None
         self._dropped_before = 0
 
@@ -155,19 +167,34 @@ class Carrier:
         """
         Build and bind the next generation beside the running one.
         """
-        if self._prepared is not None:
+        if self._prepared is not None or self._preparing is not None:
             return fail(AssemblyError("another configuration is being prepared"))
-        try:
-            self._prepared = self._prepare(config)
-        except Exception:
-            return fail()
-        return succeed(None)
+        done: Deferred[None] = Deferred()
+        self._preparing = _Preparing(self._prepare(config), done)
+        self._go_on(self._preparing)
+        return done
 
-    def _prepare(self, config: GatewayConfig) -> _Prepared:
+    def _go_on(self, preparing: _Preparing) -> None:
+        """
+        Prepare another step, and the next one after whoever has been waiting meanwhile.
+        """
+        try:
+            next(preparing.steps)
+        except StopIteration as end:
+            self._preparing = None
+            self._prepared = end.value
+            preparing.done.callback(None)
+        except Exception:
+            self._preparing = None
+            preparing.done.errback()
+        else:
+            preparing.next = self._reactor.callLater(0, self._go_on, preparing)
+
+    def _prepare(self, config: GatewayConfig) -> Generator[None, None, _Prepared]:
         log = self._prepare_log(config.observability.access_log)
         new_doors: dict[str, Door] = {}
         try:
-            generation = assemble(config, self._generation, self._kit)
+            generation = yield from assembling(config, self._generation, self._kit)
             for name, plan in generation.doors.items():
                 door = self._door_at(plan.address, name)
                 if door is None:
@@ -222,12 +249,16 @@ class Carrier:
 
     def abandon(self) -> None:
         """
-        Drop the prepared generation.
+        Drop the generation that is prepared, or being prepared: its Deferred fails then.
         """
-        prepared = self._prepared
-        self._prepared = None
+        prepared, preparing = self._prepared, self._preparing
+        self._prepared = self._preparing = None
         if prepared is not None:
             self._close_new(prepared.new_doors, prepared.log)
+        if preparing is not None:
+            preparing.next.cancel()
+            preparing.steps.close()
+            preparing.done.errback(AssemblyError("the configuration is not wanted any more"))
 
     def _close_new(self, doors: Mapping[str, Door], log: _Log | None) -> None:
         for door in doors.values():
@@ -389,6 +420,7 @@ class Carrier:
         """
         Stop accepting, end what is idle, wait for what is in flight, at most `timeout` seconds; then close everything.
         """
+        self.abandon()
         done: Deferred[int] = Deferred()
         waiting = {*self._doors.values(), *self._leaving}
         late: Any = None

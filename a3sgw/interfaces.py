@@ -657,7 +657,8 @@ class ICarrier(Interface):
 
     def prepare(config: GatewayConfig) -> Deferred[None]:
         """
-        Build the next generation beside the running one, binding new listeners. On failure nothing has changed.
+        Build the next generation beside the running one, binding new listeners. On failure nothing has changed. A large one is built in
+        steps, between which the running one serves.
 
         Only one generation can be prepared at a time: `commit` or `abandon` must follow a success.
         """
@@ -669,7 +670,7 @@ class ICarrier(Interface):
 
     def abandon() -> None:
         """
-        Drop the prepared generation and what was bound for it.
+        Drop the generation that is prepared, or being prepared, and what was bound for it. What waits for it to be prepared fails.
         """
 
     def set_verdict(service: str, revision: str | None, url: str, is_healthy: bool, reason: str) -> None:

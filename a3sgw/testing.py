@@ -421,6 +421,8 @@ class Dialogue:
             config = load_string(config, "test.hcl", {}, self.catalog).valid_config()
         failures: list[Any] = []
         self.carrier.prepare(config).addErrback(failures.append)
+        # A large one is prepared in steps.
+        self.reactor.advance(0)
         if failures:
             failures[0].raiseException()
         self.carrier.commit()

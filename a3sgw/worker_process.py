@@ -83,7 +83,13 @@ def _live(sock: socket.socket) -> int:
         announce = partial(worker.link.tell, "judged")
         return Carrier(loop, control, bind=bind, crew=Crew(terms.sticky_key, terms.arena, announce))
 
-    worker = Worker(loop, make_carrier, settle_memory, lambda: loop.callWhenRunning(loop.stop))
+    settled = 0
+
+    def settle() -> None:
+        nonlocal settled
+        settled = settle_memory(settled)
+
+    worker = Worker(loop, make_carrier, settle, lambda: loop.callWhenRunning(loop.stop))
     channel = Channel(sock, loop, worker.link.received, worker.link.frames_lost)
     worker.link.connect(channel)
     globalLogBeginner.beginLoggingTo(

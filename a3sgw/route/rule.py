@@ -16,6 +16,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Literal, NoReturn, Union
 
 import attrs
@@ -222,9 +223,12 @@ _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _LETTERS = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
 
+@lru_cache(maxsize=32768)
 def parse_rule(text: str, kind: Kind) -> Rule:
     """
     Return the tree of a rule. Raises `RuleError`.
+
+    Trees are kept: a rule is read when it is checked, when its protocol is found out, and when its table is built, at every reload.
     """
     try:
         text.encode()

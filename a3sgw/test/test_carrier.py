@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from a3sgw.assembly import STEP
 from a3sgw.errors import AssemblyError
 from a3sgw.interfaces import ICarrier
 from a3sgw.loading import load_string
@@ -295,6 +296,39 @@ class PrepareTests(CarrierCase):
         (failure,) = self.prepare(extra='observability {\n access_log { file = "/var/log/x" }\n}')
         self.assertEqual(str(failure.value), "access log /var/log/x cannot be opened: Permission denied")
         self.assertEqual(self.untouched(), before)
+
+    def many(self):
+        """
+        Return a configuration with more services and routers than are assembled at a time.
+        """
+        rows = [f'services "s{n}" {{\n load_balancer {{ servers = [{{ url = "http://192.0.2.7" }}] }}\n}}\n' for n in range(2 * STEP)]
+        rows += [f'routers "r{n}" {{\n rule = "Path(`/{n}`)"\n service = "s{n}"\n}}\n' for n in range(2 * STEP)]
+        return load_string(describe(servers=[3]) + "".join(rows), "test.hcl", {}).valid_config()
+
+    def test_in_steps(self):
+        """A large configuration is prepared in steps, between which requests are served, and none can be prepared beside it."""
+        carrier = self.begin()
+        before = carrier.generation()
+        done = carrier.prepare(self.many())
+        self.assertNoResult(done)
+        self.exchange()
+        (failure,) = self.prepare()
+        self.assertEqual(str(failure.value), "another configuration is being prepared")
+        self.dialogue.reactor.advance(0)
+        self.successResultOf(done)
+        self.assertIs(carrier.generation(), before)
+        self.successResultOf(carrier.commit())
+        self.assertEqual(len(carrier.generation().config.routers), 2 * STEP + 1)
+
+    def test_abandoned_in_between(self):
+        """What is being prepared and is no longer wanted leaves no trace either, and whoever waits for it is told."""
+        carrier = self.begin()
+        before = self.untouched()
+        done = carrier.prepare(self.many())
+        carrier.abandon()
+        self.failureResultOf(done, AssemblyError)
+        self.assertEqual(self.untouched(), before)
+        self.assertEqual(self.prepare(), [], "another one can be prepared")
 
     def test_abandoned(self):
         """What was prepared and is not wanted is closed, and leaves no trace."""

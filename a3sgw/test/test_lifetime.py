@@ -461,12 +461,14 @@ class ProcessTests(SynchronousTestCase):
 
         node = Node()
         node.itself = node
-        settle_memory()
+        settled = settle_memory()
         self.assertTrue(gc.get_freeze_count() > 0)
         del node
         gc.collect()
         self.assertFalse(Node.freed)
-        settle_memory()
+        self.assertEqual(settle_memory(settled), settled)
+        self.assertFalse(Node.freed, "nobody looks while there is no more to see than before")
+        settle_memory(settled // 3)
         self.assertTrue(Node.freed)
 
 
