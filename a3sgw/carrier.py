@@ -108,6 +108,9 @@ class Carrier:
         in_thread: Callable[..., Deferred[Any]] | None = None,
         crew: Crew | None = None,
     ) -> None:
+        """
+        Long because whatever lives as long as the carrier is made here.
+        """
         self._reactor = reactor
         self._control = control
         self._open_sink = self._open_file if open_sink is None else open_sink

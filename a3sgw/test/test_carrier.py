@@ -302,7 +302,7 @@ class PrepareTests(CarrierCase):
         Return a configuration with more services and routers than are assembled at a time.
         """
         rows = [f'services "s{n}" {{\n load_balancer {{ servers = [{{ url = "http://192.0.2.7" }}] }}\n}}\n' for n in range(2 * STEP)]
-        rows += [f'routers "r{n}" {{\n rule = "Path(`/{n}`)"\n service = "s{n}"\n}}\n' for n in range(2 * STEP)]
+        rows += [f'routers "many{n}" {{\n rule = "Path(`/{n}`)"\n service = "s{n}"\n}}\n' for n in range(2 * STEP)]
         return load_string(describe(servers=[3]) + "".join(rows), "test.hcl", {}).valid_config()
 
     def test_in_steps(self):

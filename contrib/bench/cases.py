@@ -32,7 +32,7 @@ _BROWSER = {
 # remembered from the last one helps.
 _LUA_RANDOM = "local x = os.time() % 2147483646 + 1\nlocal function draw() x = x * 16807 % 2147483647; return x end\n"
 
-_LUA_DONE = """
+SCRIPT_END = """
 function done(summary, latency, requests)
   local errors = summary.errors
   io.write(string.format('\\nbench {"duration_us":%d,"requests":%d,"bytes":%d,"connect":%d,"read":%d,"write":%d,' ..
@@ -99,7 +99,7 @@ def _fixed(method: str, target: str, headers: dict[str, str], body: bytes = b"")
     lines += [f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}" for name, value in {"Host": HOST, **request.headers}.items()]
     if body:
         lines.append(f"wrk.body = {json.dumps(body.decode('ascii'))}")
-    return lambda number: request, "\n".join([*lines, _LUA_DONE])
+    return lambda number: request, "\n".join([*lines, SCRIPT_END])
 
 
 def varied_requests(more: Mapping[str, str]) -> tuple[Callable[[int], Request], str]:
@@ -121,7 +121,7 @@ def varied_requests(more: Mapping[str, str]) -> tuple[Callable[[int], Request], 
         '"; theme=dark\\r\\n\\r\\n"\n'
         "end\n"
     )
-    return make, script + _LUA_DONE
+    return make, script + SCRIPT_END
 
 
 def _routes(count: int) -> tuple[Callable[[int], Request], str]:
@@ -137,7 +137,7 @@ def _routes(count: int) -> tuple[Callable[[int], Request], str]:
         f'  return "GET /shop/item/" .. draw() .. " HTTP/1.1\\r\\nHost: {before}" .. draw() % {count} .. tail\n'
         "end\n"
     )
-    return make, script + _LUA_DONE
+    return make, script + SCRIPT_END
 
 
 CASES = {
