@@ -201,6 +201,17 @@ class RedisTests(TcpCase):
         self.assertGreater(second["response_bytes"], len(value))
         self.assertEqual({first["outcome"], second["outcome"]}, {"completed"})
 
+    def test_unix(self) -> None:
+        """A server may listen on a Unix domain socket."""
+        server = RedisServer("--port", "0", "--unixsocket", "redis.sock")
+        self.addCleanup(server.stop)
+        port = free_port()
+        check = 'health_check {\n protocol = "tcp"\n interval = "200ms"\n }'
+        self.start(entrypoint("redis", port, f"unix:{server.path}/redis.sock", balancing=check))
+        redis = Redis(port)
+        self.addCleanup(redis.close)
+        self.assertEqual(redis.ask(b"PING"), b"PONG")
+
     def test_killed(self) -> None:
         """When a server is killed its clients notice, and the next ones come to another."""
         one, two = RedisServer(), RedisServer()
