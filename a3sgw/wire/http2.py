@@ -13,6 +13,7 @@ Hot path: see docs/hot-path.md.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence, Set
 from typing import Any, Final, Protocol
 
@@ -41,7 +42,12 @@ def error_name(code: int) -> str:
 
 
 _PING: Final = b"a3sgwbye"
-_GOAWAY_FRAME: Final = 7
+_FRAME_HEADER: Final = 9
+_HEADERS: Final = 1
+_PRIORITY: Final = 2
+_GOAWAY: Final = 7
+_CONTINUATION: Final = 9
+_LOOKED_AT: Final = frozenset([_HEADERS, _PRIORITY])
 _CLOSED: Final = (ngh2.StreamProtocolError, ngh2.ConnectionStateError, ngh2.ConnectionClosingError)
 # So much data makes one frame that brings nothing forward itself, WINDOW_UPDATE mostly, seem reasonable.
 _BYTES_PER_FRAME: Final = 512
@@ -210,8 +216,10 @@ class Session:
     """
 
     __slots__ = (
+        "_ahead",
         "_blocked",
         "_connection",
+        "_gaps",
         "_handlers",
         "_idle_frames",
         "_is_announcing",
@@ -221,9 +229,11 @@ class Session:
         "_last_words",
         "_limits",
         "_listener",
+        "_next_stream_id",
         "_now",
         "_open",
         "_owed",
+        "_part",
         "_reset_here",
         "_reset_there",
         "_resets",
@@ -251,14 +261,20 @@ class Session:
         self._resetting: dict[int, int] = {}
         # Streams that we reset, and the one that the peer reset last: what else is reset is the peer's fault.
         self._reset_here: set[int] = set()
-        self._reset_there = 0
-        self._last_words = b""
-        self._last_stream_id = 0
+        # Where the next frame begins, from here, and what is there of its header; and which streams were passed over lately.
+        self._ahead = len(PREFACE) if is_server else 0
+        self._part = self._last_words = b""
+        self._next_stream_id = 1
+        self._gaps: deque[tuple[int, int]] = deque(maxlen=64)
+        self._last_stream_id = self._reset_there = 0
         self._is_announcing = self._is_ending = False
         self.has_peer_left = self.is_over = self.peer_allows_extended_connect = False
         self.peer_max_streams = 100
         self._connection = _connect(limits, is_server=is_server)
-        self._handlers: dict[type, Callable[[Any], None]] = {
+        self._handlers = self._make_handlers()
+
+    def _make_handlers(self) -> dict[type, Callable[[Any], None]]:
+        return {
             ngh2.RequestReceived: self._head_received,
             ngh2.ResponseReceived: self._head_received,
             ngh2.DataReceived: self._data_received,
@@ -295,8 +311,9 @@ class Session:
         if self.is_over:
             return False
         self._now = now
+        end = self._scan(data)
         try:
-            self._connection.receive_data(data)
+            self._connection.receive_data(data if end == len(data) else data[:end])
         except ngh2.ConnectionStateError:
             # Ended by us; nobody listens any more.
             return False
@@ -306,7 +323,57 @@ class Session:
             is_flood = isinstance(error, (ngh2.DenialOfServiceError, ValueError))
             self._break(ErrorCode.ENHANCE_YOUR_CALM if is_flood else ErrorCode.PROTOCOL_ERROR, str(error))
             return happened
-        return self._dispatch()
+        happened = self._dispatch()
+        if end < len(data) and not self.is_over:
+            self._listener.fault_found(ErrorCode.PROTOCOL_ERROR, "a frame on a stream where none may be", is_fatal=True)
+            self.terminate(ErrorCode.PROTOCOL_ERROR)
+        return happened
+
+    def _scan(self, data: bytes) -> int:
+        """
+        Look at the headers of the frames in `data`, for what the library does not mind, or does not tell: return where a frame begins that
+        must be refused, or the length of `data`.
+        """
+        size = len(data)
+        at = self._ahead
+        if at >= size:
+            self._ahead = at - size
+            return size
+        begun = len(self._part)
+        if begun:
+            # A frame's header that came in pieces.
+            data = self._part + data
+        end = len(data)
+        while end - at >= _FRAME_HEADER:
+            kind = data[at + 3]
+            if kind in _LOOKED_AT or kind > _CONTINUATION:
+                stream_id = int.from_bytes(data[at + 5 : at + 9], "big") & 0x7FFFFFFF
+                if kind != _HEADERS:
+                    self._idled(None)
+                    if kind == _PRIORITY and not stream_id:
+                        # RFC 9113 section 6.3.
+                        return max(at - begun, 0)
+                elif self._is_server and not self._may_begin(stream_id):
+                    return max(at - begun, 0)
+            at += _FRAME_HEADER + int.from_bytes(data[at : at + 3], "big")
+        self._part = data[at:] if at < end else b""
+        self._ahead = max(at - end, 0)
+        return size
+
+    def _may_begin(self, stream_id: int) -> bool:
+        """
+        Return whether there may be HEADERS on a stream: not if one with a higher number was opened before it (RFC 9113 section 5.1.1).
+        """
+        expected = self._next_stream_id
+        if stream_id == expected:
+            # Most common case first.
+            self._next_stream_id = expected + 2
+            return True
+        if stream_id > expected:
+            self._gaps.append((expected, stream_id - 2))
+            self._next_stream_id = stream_id + 2
+            return True
+        return not any(first <= stream_id <= last for first, last in self._gaps)
 
     def collect(self) -> bytes:
         """
@@ -618,7 +685,7 @@ class Session:
         self.peer_allows_extended_connect = bool(settings.get(Setting.ENABLE_CONNECT_PROTOCOL, self.peer_allows_extended_connect))
         self._listener.settings_received()
 
-    def _idled(self, event: ngh2.Event) -> None:
+    def _idled(self, event: object) -> None:
         """
         Take a frame that brings nothing forward.
         """
@@ -653,7 +720,7 @@ class Session:
         The library has given the connection up, without a word to the peer.
         """
         payload = self._last_stream_id.to_bytes(4, "big") + code.to_bytes(4, "big")
-        self._last_words = len(payload).to_bytes(3, "big") + bytes([_GOAWAY_FRAME, 0, 0, 0, 0, 0]) + payload
+        self._last_words = len(payload).to_bytes(3, "big") + bytes([_GOAWAY, 0, 0, 0, 0, 0]) + payload
         self._listener.fault_found(code, reason, is_fatal=True)
         self._end(code)
 

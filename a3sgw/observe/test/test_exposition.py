@@ -38,6 +38,7 @@ GAUGES = make_gauges(
     open={"public": 3},
     accepted={"public": 9},
     refused=[["public", "limit", 2], ["public", "address", 1]],
+    http2_faults=[["public", "stream", "PROTOCOL_ERROR", 4]],
     access_log_dropped=6,
 )
 
@@ -304,6 +305,7 @@ class RenderTests(SynchronousTestCase):
                 ("gateway_active_connections", {}, 3),
                 ("gateway_connections_accepted_total", {"entrypoint": "public"}, 9),
                 ("gateway_connections_refused_total", {"entrypoint": "public", "reason": "limit"}, 2),
+                ("gateway_http2_errors_total", {"entrypoint": "public", "scope": "stream", "error": "PROTOCOL_ERROR"}, 4),
                 ("gateway_access_log_dropped_lines_total", {}, 6),
                 ("gateway_config_reloads_total", {"result": "success"}, 2),
                 ("gateway_config_reloads_total", {"result": "failure"}, 0),

@@ -12,7 +12,8 @@ from a3sgw.proxy.http2_stream import Http2Stream
 from a3sgw.proxy.test.dialogues import OK, config, request, response
 from a3sgw.proxy.test.http2_dialogues import GET, Http2Case, fields, frames
 from a3sgw.wire.http2 import PREFACE, ErrorCode
-from a3sgw.wire.test.http2_peer import ACK, DATA, GOAWAY, HEADERS, PING, SETTINGS, frame
+from a3sgw.wire.test.http2_peer import ACK, DATA, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, frame
+from a3sgw.wire.test.http2_rules import CONNECTION, FINE, RULES
 
 CANCEL = int(ErrorCode.CANCEL)
 
@@ -273,6 +274,59 @@ class RefusalTests(Http2Case):
         self.request(fields("GET", "/", ("x-forwarded-for", "203.0.113.7")))
         self.assertIn(b"\r\nX-Forwarded-For: 192.0.2.1\r\n", self.hear(self.dialogue.backend()))
         self.say(self.dialogue.backend(), OK)
+
+
+class RulesTests(Http2Case):
+    """
+    Clients that break the rules of HTTP/2.
+    """
+
+    def test_rules(self):
+        """Each is told what it did in the words of HTTP/2, counted by that, and leaves nothing behind."""
+        for rule in RULES:
+            with self.subTest(section=rule.section, about=rule.about):
+                self.converse(entrypoint="http2 {\n max_concurrent_streams = 3\n stream_window_bytes = 65536\n}")
+                client = self.dialogue.connect()
+                if not rule.is_beginning:
+                    self.say(client, PREFACE + frame(SETTINGS, 0, 0) + frame(SETTINGS, ACK, 0))
+                for backend in self.dialogue.backends:
+                    backend.room = 1 << 24
+                self.say(client, rule.data)
+                if rule.scope == FINE:
+                    self.assertEqual(self.faults(), {})
+                elif rule.about != "a wrong preface":
+                    # Without the preface it is HTTP/1, and refused as that.
+                    self.assertIn(self.faults(), [{(rule.scope, code.name): 1} for code in rule.codes])
+                if rule.scope == CONNECTION:
+                    self.dialogue.reactor.settle()
+                    self.assertTrue(client.has_ended)
+                client.close()
+                super().tearDown()
+
+    def tearDown(self):
+        """
+        Each rule has had its own.
+        """
+
+    def test_flood(self):
+        """A flood ends the connection, and is counted."""
+        self.converse()
+        for _ in range(30):
+            self.say(self.client, frame(PING, 0, 0, bytes(8)) * 50)
+        self.assertEqual(self.faults(), {("connection", "ENHANCE_YOUR_CALM"): 1})
+        self.assertTrue(self.client.has_ended)
+        super().tearDown()
+
+    def test_rapid_reset(self):
+        """Streams that are opened only to be reset end the connection, and every request at the backends."""
+        self.converse()
+        for number in range(300):
+            if not self.client.has_ended:
+                block = b"\x82\x86\x84\x41\x06a.test"
+                self.say(self.client, frame(HEADERS, 5, 2 * number + 1, block) + frame(RST_STREAM, 0, 2 * number + 1, bytes(3) + b"\x08"))
+        self.assertEqual(self.faults(), {("connection", "ENHANCE_YOUR_CALM"): 1})
+        self.assertEqual(set(self.dialogue.outcomes()), {"client-closed"})
+        super().tearDown()
 
 
 class BackPressureTests(Http2Case):

@@ -416,6 +416,8 @@ class FloodTests(SynchronousTestCase):
             "ping acknowledged": frame(PING, 1, 0, bytes(8)),
             "settings": frame(SETTINGS, 0, 0),
             "settings that change": frame(SETTINGS, 0, 0, b"\x00\x04\x00\x00\xff\xff"),
+            "priority": frame(2, 0, 1, bytes(4) + b"\x10"),
+            "unknown": frame(0xAB, 0, 1, b"abc"),
             "window": frame(8, 0, 0, b"\x00\x00\x00\x01"),
             "empty data": frame(0, 0, 1),
             "priority update": frame(16, 0, 0, (1).to_bytes(4, "big") + b"u=1"),
