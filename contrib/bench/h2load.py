@@ -15,7 +15,7 @@ from .load import Load
 from .prober import percentile
 from .processes import Child, VoidRunError, require_program
 
-__all__ = ["STREAMS", "parse_h2load", "run_h2load"]
+__all__ = ["STREAMS", "h2load_calls", "parse_h2load", "run_h2load"]
 
 STREAMS = 8
 """Requests at a time on each connection."""
@@ -35,13 +35,28 @@ def run_h2load(port: int, case: Case, directory: Path, core: int, *, seconds: in
     addresses = directory / f"{case.name}.addresses"
     base = f"https://{HOST}:{port}"
     addresses.write_text("".join(f"{base}{case.make(number).target}\n" for number in range(1, _ADDRESSES)))
-    log, times = directory / f"{case.name}.out", directory / f"{case.name}.times"
+    more = [f"--connect-to=127.0.0.1:{port}", "-i", str(addresses)]
+    for name, value in first.headers.items():
+        more += ["-H", f"{name.lower()}: {value}"]
+    return _run(more, directory, core, seconds, connections)
+
+
+def h2load_calls(port: int, method: str, message: bytes, directory: Path, core: int, *, seconds: int, calls: int) -> Load:
+    """
+    Make unary gRPC calls of `method` to `port`, without TLS; `calls` is how many are under way at a time.
+    """
+    framed = directory / "message.grpc"
+    framed.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
+    more = ["-d", str(framed), "-H", "content-type: application/grpc", "-H", "te: trailers", f"http://127.0.0.1:{port}{method}"]
+    return _run(more, directory, core, seconds, calls)
+
+
+def _run(more: list[str], directory: Path, core: int, seconds: int, connections: int) -> Load:
+    log, times = directory / "h2load.out", directory / "h2load.times"
     for path in (log, times):
         path.unlink(missing_ok=True)
     argv = [require_program("h2load", "to make load over HTTP/2", "nghttp2-client"), "-t1", f"-c{max(1, connections // STREAMS)}"]
-    argv += [f"-m{STREAMS}", f"-D{seconds}", f"--connect-to=127.0.0.1:{port}", f"--log-file={times}", "-i", str(addresses)]
-    for name, value in first.headers.items():
-        argv += ["-H", f"{name.lower()}: {value}"]
+    argv += [f"-m{STREAMS}", f"-D{seconds}", f"--log-file={times}", *more]
     child = Child("h2load", argv, core, log)
     try:
         child.wait(seconds + 60.0)
