@@ -109,7 +109,8 @@ def middleware_gauges(parts: Mapping[Hashable, Any]) -> list[MiddlewareGauge]:
     rows: list[MiddlewareGauge] = []
     for key, part in parts.items():
         if isinstance(key, tuple) and key[0] == "middleware" and IStateSource.providedBy(part):
-            _, config, noun, owner, *_ = key
+            _, terms, noun, owner, *_ = key
+            config = terms.config
             rows.append(
                 {
                     "name": config.name,
