@@ -104,6 +104,7 @@ class Middlewares:
             in_thread=kit.in_thread,
             chance=kit.chance,
             arena=kit.arena,
+            post=kit.post,
             shared=kit.share,
         )
         return kit.catalog.factories[config.type].build(config, surroundings)

@@ -18,6 +18,7 @@ from a3sgw.config.setting import settings_of
 from a3sgw.interfaces import IOutbound
 from a3sgw.message import LocalResponse, RequestHead
 from a3sgw.middleware.catalog import Catalog
+from a3sgw.middleware.post import Post
 from a3sgw.net.connect import Dialer
 from a3sgw.observe.metrics import Metrics
 from a3sgw.policy.arena import Arena, share_of
@@ -33,12 +34,13 @@ T = TypeVar("T")
 class Crew:
     """
     What a carrier has in common with others that carry for the same gateway: the key that all sign cookies with, the memory that they
-    share, and what has the others called `judged_elsewhere`.
+    share, what has the others called `judged_elsewhere`, and the post among their middlewares.
     """
 
     sticky_key: bytes
     arena: Arena | None = None
     announce: Callable[[], None] | None = None
+    post: Post | None = None
 
 
 @attrs.frozen(slots=True, eq=False)
@@ -68,14 +70,15 @@ class Kit:
     sticky_key: bytes
     arena: Arena | None = None
     announce: Callable[[], None] | None = None
+    post: Post | None = None
     shared: WeakValueDictionary[Hashable, Any] = attrs.field(factory=WeakValueDictionary)
 
     def share(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """
-        Return what middlewares share under `key`, as long as one of them holds it.
+        Return what middlewares share under `key`, as long as one of them holds it and has not closed it.
         """
         found = self.shared.get(key)
-        if found is None:
+        if found is None or found.is_closed:
             found = self.shared[key] = make()
         return found
 

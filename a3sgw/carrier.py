@@ -162,6 +162,7 @@ class Carrier:
             sticky_key=crew.sticky_key,
             arena=crew.arena,
             announce=crew.announce,
+            post=crew.post,
         )
 
     # -- taking a configuration

@@ -300,6 +300,7 @@ class MemoryFrames:
     def __init__(self, reactor: MemoryReactor) -> None:
         self.peer: MemoryFrames | None = None
         self.link: Any = None
+        self.is_stuck = False
         self._reactor = reactor
         self._is_closed = False
 
@@ -313,6 +314,13 @@ class MemoryFrames:
             end.peer = peer
             end.link = link
             link.connect(end)
+
+    @property
+    def backlog(self) -> int:
+        """
+        How many frames wait. A test may say so by `is_stuck`.
+        """
+        return 1 << 20 if self.is_stuck else 0
 
     def send(self, message: Any, blob: bytes = b"", descriptors: Sequence[int] = ()) -> None:
         if not self._is_closed:

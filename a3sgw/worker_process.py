@@ -81,7 +81,7 @@ def _live(sock: socket.socket) -> int:
 
     def make_carrier(terms: Terms, control: Any, bind: Any) -> Carrier:
         announce = partial(worker.link.tell, "judged")
-        return Carrier(loop, control, bind=bind, crew=Crew(terms.sticky_key, terms.arena, announce))
+        return Carrier(loop, control, bind=bind, crew=Crew(terms.sticky_key, terms.arena, announce, worker.post))
 
     settled = 0
 

@@ -52,12 +52,13 @@ class Hub:
     The channels of one name.
 
     `users` are the middlewares that lead here; when the last of them goes, those who are connected are dismissed. `bus` leads to other
-    processes.
+    processes. One that `is_closed` is used no more.
     """
 
     def __init__(self, name: str, bus: IMuxBus | None = None) -> None:
         self.name = name
         self.bus = bus
+        self.is_closed = False
         self.users: WeakSet[Any] = WeakSet()
         self._members: set[Member] = set()
         self._channels: dict[str, dict[Member, None]] = {}
@@ -140,6 +141,7 @@ class Hub:
         """
         self.users.discard(user)
         if not self.users:
+            self.is_closed = True
             for member in list(self._members):
                 member.dismiss()
             if self.bus is not None:

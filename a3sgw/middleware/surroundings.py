@@ -20,6 +20,7 @@ from a3sgw.interfaces import IDestination, IOutbound
 
 if TYPE_CHECKING:
     from a3sgw.message import Field, LocalResponse
+    from a3sgw.middleware.post import Post
     from a3sgw.policy.arena import Arena
     from a3sgw.service.service import Service
 
@@ -36,7 +37,8 @@ class Surroundings:
     requests, `destination_of` does so to a service of this configuration, by its name. `in_thread` calls a function that would take long
     (a slow hash, say) elsewhere and gives its result. `chance` is the source of everything random that is not a secret. `shared` gives
     what all middlewares of this process have in common under a key, across reloads too, and makes it if there is none: it is there for as
-    long as one of them holds it. Where several processes carry the traffic, `arena` is what they share; otherwise it is `None`.
+    long as one of them holds it, and not `is_closed`. Where several processes carry the traffic, `arena` is the memory that they share, and
+    `post` carries letters among them; otherwise both are `None`.
     """
 
     owner: str
@@ -49,6 +51,7 @@ class Surroundings:
     chance: random.Random
     shared: Callable[[Hashable, Callable[[], Any]], Any]
     arena: Arena | None = None
+    post: Post | None = None
 
 
 @implementer(IOutbound, IDestination)

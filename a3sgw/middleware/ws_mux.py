@@ -24,6 +24,7 @@ from a3sgw.interfaces import IRequestHook, IRetirable, IStateSource
 from a3sgw.message import SwitchingResponse, get_all_fields, get_field, make_field
 from a3sgw.middleware.factory import MiddlewareFactory
 from a3sgw.middleware.mux_hub import Hub, MuxTally
+from a3sgw.middleware.mux_post import PostBus
 from a3sgw.middleware.surroundings import Surroundings
 from a3sgw.wire.handshake import WEBSOCKET
 from a3sgw.wire.websocket import accept_key
@@ -91,8 +92,8 @@ class WsMuxConfig:
     )
     redis_url: Secret | None = setting(
         SecretText("a URL that begins with redis://, rediss:// or unix://", _check_redis_url),
-        "The Redis through which hubs of the same name, in other gateways or workers, share their channels; written as in "
-        "[`rate-limit-redis`](#rate-limit-redis). Without it, channels are those of one process.",
+        "The Redis through which hubs of the same name in other gateways share their channels; written as in "
+        "[`rate-limit-redis`](#rate-limit-redis). Without it, channels are those of one gateway.",
         default=None,
     )
     redis_ca_file: str | None = setting(
@@ -193,7 +194,8 @@ def _redis_key(config: WsMuxConfig) -> tuple[object, ...]:
 
 def _make_hub(name: str, config: WsMuxConfig, surroundings: Surroundings) -> Hub:
     if config.redis_url is None:
-        return Hub(name)
+        post = surroundings.post
+        return Hub(name, None if post is None else PostBus(name, post))
     from a3sgw.middleware.mux_redis import RedisBus
 
     address = parse_redis_url(config.redis_url.reveal())

@@ -53,6 +53,13 @@ class Channel:
         """
         self._reactor.addReader(self)
 
+    @property
+    def backlog(self) -> int:
+        """
+        How many frames the other end has not taken yet.
+        """
+        return len(self._waiting)
+
     def send(self, message: Any, blob: bytes = b"", descriptors: Sequence[int] = ()) -> None:
         """
         Send a frame. `descriptors` stay the caller's. Does nothing once the channel is lost.

@@ -237,6 +237,11 @@ class Fleet:
             if member.slot != slot:
                 member.link.tell("judged")
 
+    def _pass_on_letter(self, slot: int, asked: Ask) -> None:
+        for member in self._serving():
+            if member.slot != slot:
+                member.link.mention("letter", *asked.arguments, blob=asked.blob)
+
     # -- workers come and go
 
     def _serving(self) -> Iterator[_Member]:
@@ -257,6 +262,7 @@ class Fleet:
             "hello": note_pid,
             "totals": note_totals,
             "judged": lambda asked: self._pass_on_judgement(slot),
+            "letter": partial(self._pass_on_letter, slot),
             "event": partial(self._relay, slot),
         }
         member.link = link = Link(answers, lambda: self._member_lost(member))

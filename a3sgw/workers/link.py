@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred, fail, maybeDeferred
@@ -33,6 +33,12 @@ class Frames(Protocol):
     """
     Whatever carries frames; see `net.channel.Channel`.
     """
+
+    @property
+    def backlog(self) -> int:
+        """
+        How many frames the other end has not taken yet.
+        """
 
     def send(self, message: Any, blob: bytes = b"", descriptors: Sequence[int] = ()) -> None:
         """
@@ -71,6 +77,7 @@ class Link:
     One side of a link. `answers` are functions that take an `Ask`; `lost` is called once, when the other side is gone.
     """
 
+    MOST_WAITING: Final = 1024
     _log = Logger()
 
     def __init__(self, answers: Mapping[str, Callable[[Ask], Any]], lost: Callable[[], None]) -> None:
@@ -102,6 +109,15 @@ class Link:
         Say something that is not answered.
         """
         self._send([name, 0, *arguments], blob, descriptors)
+
+    def mention(self, name: str, *arguments: Any, blob: bytes = b"") -> bool:
+        """
+        Say something that may be lost, unless the other side has too much to read already. Return whether it was said.
+        """
+        if self._is_lost or self._frames is None or self._frames.backlog >= self.MOST_WAITING:
+            return False
+        self._send([name, 0, *arguments], blob)
+        return True
 
     def ask(self, name: str, *arguments: Any, blob: bytes = b"", descriptors: Sequence[int] = ()) -> Deferred[Reply]:
         """

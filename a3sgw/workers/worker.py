@@ -19,6 +19,7 @@ from a3sgw.errors import AssemblyError
 from a3sgw.interfaces import IControl
 from a3sgw.listen.places import Place
 from a3sgw.message import LocalResponse, RequestHead
+from a3sgw.middleware.post import Post
 from a3sgw.policy.arena import Arena
 from a3sgw.workers.crossing import pack_head, unpack_response
 from a3sgw.workers.link import Ask, Link
@@ -123,6 +124,7 @@ class Worker:
         self._totals_call: Any = None
         self._draining: Deferred[int] | None = None
         self._is_drained = False
+        self.post = Post(lambda topic, letter: self.link.mention("letter", topic, blob=letter))
         self.link = Link(
             {
                 "terms": self._take_terms,
@@ -132,6 +134,7 @@ class Worker:
                 "abandon": self._abandon,
                 "verdict": lambda asked: self.carrier.set_verdict(*asked.arguments),
                 "judged": lambda asked: self.carrier.judged_elsewhere(),
+                "letter": lambda asked: self.post.arrived(asked.arguments[0], asked.blob),
                 "snapshot": lambda asked: self.carrier.snapshot(),
                 "reopen": lambda asked: self.carrier.reopen_logs(),
                 "drain": lambda asked: self._drain(float(asked.arguments[0])),

@@ -58,9 +58,11 @@ class ChannelTests(SynchronousTestCase):
         self.ours.send(["large"], b"x" * 3_000_000)
         self.ours.send(["small"])
         self.assertTrue(self.reactor.writers, "not all of it was taken at once")
+        self.assertEqual(self.ours.backlog, 2)
         self.reactor.settle()
         self.assertEqual([(frame.message, len(frame.blob)) for frame, _ in self.heard], [(["large"], 3_000_000), (["small"], 0)])
         self.assertFalse(self.reactor.writers)
+        self.assertEqual(self.ours.backlog, 0)
 
     def test_descriptors(self):
         """Descriptors come with the frame that they were sent with, also if it had to wait and the sender has closed its own."""

@@ -59,7 +59,7 @@ class ScriptedWorker:
         self.runs = None
         self.prepared = None
         self.is_gone = False
-        self.link = Link({name: self.note(name) for name in ("terms", "abandon", "verdict", "reopen", "totals")}, self.gone)
+        self.link = Link({name: self.note(name) for name in ("terms", "abandon", "verdict", "reopen", "totals", "letter")}, self.gone)
         self.link._answers.update(sockets=self.take_sockets, prepare=self.prepare, commit=self.commit, snapshot=self.tell, drain=self.drain)
         MemoryFrames.join(reactor, link, self.link)
         self.link.tell("hello", 100 + slot)
@@ -91,7 +91,7 @@ class ScriptedWorker:
     def tell(self, asked):
         gauges = {
             "active_connections": 1, "open": {"web": 1}, "backends": [], "services": [], "middlewares": [], "accepted": {}, "refused": [],
-            "access_log_dropped": 0,
+            "access_log_dropped": 0, "http2_faults": [],
         }
         return self.answers.get("snapshot") or self.metrics.snapshot(gauges)
 
@@ -240,6 +240,13 @@ class TogetherTests(FleetCase):
         self.fleet.set_verdict("app", None, "http://a", False, "ill")
         self.settle()
         self.assertEqual([worker.calls[-1] for worker in self.workers], [("verdict", "app", None, "http://a", False, "ill")] * 2)
+
+    def test_letters(self):
+        """What one worker's middlewares say reaches those of all others, and not its own."""
+        self.take()
+        self.workers[0].link.mention("letter", "topic", blob=b"x")
+        self.settle()
+        self.assertEqual([("letter", "topic") in worker.calls for worker in self.workers], [False, True])
 
     def test_reopen_logs(self):
         """So does the wish for new log files."""

@@ -50,6 +50,19 @@ class LinkTests(SynchronousTestCase):
         answer = self.successResultOf(self.ask("echo", 1, None, {"a": [2.5]}, blob=b"\xff"))
         self.assertEqual(answer, Reply([1, None, {"a": [2.5]}], b"\xff"))
 
+    def test_what_may_be_lost(self):
+        """What may be lost is said, unless the other side has too much to read or is gone."""
+        self.assertTrue(self.ours.mention("note", 1, blob=b"x"))
+        self.reactor.settle()
+        self.assertEqual([(list(asked.arguments), asked.blob) for asked in self.heard], [([1], b"x")])
+        self.ours._frames.is_stuck = True
+        self.assertFalse(self.ours.mention("note", 2))
+        self.ours._frames.is_stuck = False
+        self.ours.close()
+        self.assertFalse(self.ours.mention("note", 3))
+        self.reactor.settle()
+        self.assertEqual(len(self.heard), 1)
+
     def test_late_answers(self):
         """An answer may take its time; others do not wait for it."""
         late = self.ask("later")
