@@ -122,7 +122,7 @@ def assembling(config: GatewayConfig, previous: Generation | None, kit: Kit) -> 
             beginning = ProxyBeginning(speakers, entrypoint.proxy_protocol.timeout, beginning)
         allowed = AddressSet(entrypoint.tcp_allowed_ips) if entrypoint.tcp_allowed_ips else None
         shared = None
-        if kit.arena is not None and entrypoint.max_connections is not None:
+        if kit.arena is not None:
             shared = SharedCount(kit.arena, ("connections", name, entrypoint.address))
         gates = Gates(allowed, entrypoint.max_connections, gates_of(links), speakers, shared)
         doors[name] = DoorPlan(parse_listen_address(entrypoint.address), gates, beginning, served)

@@ -83,7 +83,8 @@ def _live(sock: socket.socket) -> int:
         announce = partial(worker.link.tell, "judged")
         return Carrier(loop, control, bind=bind, crew=Crew(terms.sticky_key, terms.arena, announce, worker.post))
 
-    settled = 0
+    # What was forked is not to be looked at: that would make it this process's own.
+    settled = gc.get_freeze_count()
 
     def settle() -> None:
         nonlocal settled

@@ -34,6 +34,7 @@ __all__ = ["Door", "DoorTally", "Gates", "bind"]
 
 _BACKLOG: Final = 4096
 _ACCEPTS_PER_EVENT: Final = 64
+_ACCEPTS_AMONG_SEVERAL: Final = 1
 _OUT_OF_RESOURCES: Final = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
 
 
@@ -113,6 +114,7 @@ class Door:
     """
 
     RETRY_SECONDS: Final = 0.5
+    TURN_SECONDS: Final = 0.005
     # For the first request of somebody who has just been greeted, though the door is closed already.
     GRACE_SECONDS: Final = 1.0
     _log = Logger()
@@ -185,7 +187,7 @@ class Door:
         self._end_pause()
         # What the kernel has accepted for us is not dropped.
         for _ in range(_BACKLOG // _ACCEPTS_PER_EVENT):
-            self.doRead()
+            self._accept(_ACCEPTS_PER_EVENT)
             if self._pause is not None:
                 # Out of descriptors, and no better if asked again at once.
                 break
@@ -268,7 +270,23 @@ class Door:
         """
         The reactor says there are connections to accept.
         """
-        for _ in range(_ACCEPTS_PER_EVENT):
+        if self.gates.shared is None:
+            # Most common case first.
+            self._accept(_ACCEPTS_PER_EVENT)
+        elif self.gates.shared.has_more_than_its_share:
+            self._wait(self.TURN_SECONDS, self._take_turn)
+        else:
+            self._accept(_ACCEPTS_AMONG_SEVERAL)
+
+    def _take_turn(self) -> None:
+        """
+        What the other workers have left is for this one, whatever it has already.
+        """
+        self._resume()
+        self._accept(_ACCEPTS_AMONG_SEVERAL)
+
+    def _accept(self, most: int) -> None:
+        for _ in range(most):
             listening = self._socket
             if listening is None:
                 return
@@ -293,9 +311,12 @@ class Door:
         self._log.error(
             "entrypoint {name} cannot accept: {reason}; raise the limit of open files", name=self.entrypoint.name, reason=error.strerror
         )
+        self._wait(self.RETRY_SECONDS, self._resume)
+
+    def _wait(self, seconds: float, then: Callable[[], None]) -> None:
         self._is_reading = False
         self._reactor.removeReader(self)
-        self._pause = self._reactor.callLater(self.RETRY_SECONDS, self._resume)
+        self._pause = self._reactor.callLater(seconds, then)
 
     def _end_pause(self) -> None:
         if self._pause is not None:
@@ -352,6 +373,7 @@ class Door:
             caller = attrs.evolve(caller, destination=endpoint_of(here[0], here[1]))
         connection = self.beginning.begin(self, stream, caller)
         self.connections.add(connection)
+        self.count_shared()
         if hooks:
             self._let_in[connection] = (hooks, caller.packed)
         return stream

@@ -87,6 +87,15 @@ class SharedCount:
         """
         return self.total - int(self._cells[self._slot])
 
+    @property
+    def has_more_than_its_share(self) -> bool:
+        """
+        Whether this worker has more than the others have on average: by more than one, and by more than an eighth.
+        """
+        cells = self._cells
+        mean = sum(cells) / len(cells)
+        return bool(cells[self._slot] > mean * 1.125 + 1)
+
     def take(self, limit: int) -> bool:
         """
         Count one more, unless there are `limit`.

@@ -120,10 +120,11 @@ class Gateway(Candidate):
     This gateway, or another command that takes its configuration.
 
     `command` may hold `{config}`, `{port}`, `{upstream}` and `{log}`; one that holds none of the first two gets `--config FILE` at its end.
-    Every router lists the middlewares of `variation`.
+    Every router lists the middlewares of `variation`. `workers` is what the configuration asks for.
     """
 
-    def __init__(self, name: str = "a3sgw", command: str | None = None, variation: Variation = PLAIN) -> None:
+    def __init__(self, name: str = "a3sgw", command: str | None = None, variation: Variation = PLAIN, workers: int = 1) -> None:
+        self.workers = workers
         self.name = name
         self.variation = variation
         self._command = command
@@ -157,6 +158,7 @@ class Gateway(Candidate):
         config = plan.write(
             f"{self.name}.hcl",
             f"""
+{f"workers = {self.workers}" if self.workers > 1 else ""}
 entrypoints "web" {{
   address = "127.0.0.1:{plan.port}"
 {tls}}}

@@ -3,6 +3,7 @@ Tests of doors: who comes in, who is turned away, and what happens when acceptin
 """
 
 import errno
+import os
 import socket
 
 from twisted.logger import LogLevel, globalLogPublisher
@@ -16,6 +17,8 @@ from a3sgw.interfaces import IConnectionGate
 from a3sgw.listen.beginning import Http1Beginning
 from a3sgw.listen.door import Door, DoorTally, Gates, bind
 from a3sgw.net.deadline import Deadlines
+from a3sgw.policy.arena import Arena
+from a3sgw.policy.shared_slots import SharedCount
 from a3sgw.proxy.entrypoint import Entrypoint, EntrypointTimeouts, Observers
 from a3sgw.route.table import build_http_table
 from a3sgw.testing import MemoryReactor, MemorySocket
@@ -533,3 +536,66 @@ class BindTests(SynchronousTestCase):
     def test_unknown_name(self):
         """A name that cannot be resolved is refused with the reason."""
         self.assertTrue(self.refusal("no-such-host.invalid", 80).startswith('entrypoint "web" cannot listen on no-such-host.invalid:80: '))
+
+
+class WorkersTests(DoorCase):
+    """
+    A door that another worker has too.
+    """
+
+    def make_shared(self, theirs, **gates):
+        arena = Arena.create(2)
+        other = Arena(os.dup(arena.descriptor), 1, 2)
+        self.addCleanup(arena.close)
+        self.addCleanup(other.close)
+        self.others = SharedCount(other, "x")
+        self.others.set(theirs)
+        return self.make(shared=SharedCount(arena, "x"), **gates)
+
+    def test_left_to_others(self):
+        """Whoever has more connections than its share leaves the next to others for a moment; what they leave it takes."""
+        door = self.make_shared(0)
+        clients = [self.arrive() for _ in range(8)]
+        for _ in range(20):
+            self.reactor.advance(Door.TURN_SECONDS)
+        self.assertEqual((len(door.connections), self.others.others), (8, 8))
+        late = self.arrive()
+        self.reactor.settle()
+        self.assertEqual(len(door.connections), 8)
+        self.reactor.advance(Door.TURN_SECONDS)
+        self.assert_admitted(late)
+        for client in [*clients, late]:
+            client.close()
+        self.reactor.settle()
+        self.assertEqual(self.others.others, 0)
+
+    def test_share(self):
+        """Whoever has its share, or less, lets everybody in at once."""
+        door = self.make_shared(6)
+        for _ in range(6):
+            self.connect()
+        self.assertEqual(len(door.connections), 6)
+
+    def test_limit(self):
+        """The connections of all workers count."""
+        self.make_shared(3, max_connections=4)
+        client = self.connect()
+        self.assert_turned_away(self.connect(), 503, "connection-limit")
+        self.assertEqual(self.others.others, 1)
+        client.close()
+        self.reactor.settle()
+        self.assert_admitted(self.connect())
+
+    def test_refused_by_another_gate(self):
+        """Who is turned away for another reason takes no place."""
+        self.make_shared(0, max_connections=4, allowed=AddressSet(["198.51.100.1"]))
+        self.connect()
+        self.assertEqual(self.others.others, 0)
+
+    def test_drain_takes_all(self):
+        """At the end what has come is let in, whoever has more."""
+        door = self.make_shared(0)
+        for _ in range(20):
+            self.arrive()
+        door.drain()
+        self.assertEqual(self.listening.accepting, [])
