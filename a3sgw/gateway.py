@@ -294,7 +294,8 @@ class Gateway(MultiService):
 
     def health(self) -> dict[str, Any]:
         """
-        Return `state`, `uptime_secs`, `active_connections`, `total_requests`, the result of the last `reload` and the `broken_files`.
+        Return `state`, `uptime_secs`, `active_connections`, `total_requests`, the result of the last `reload`, the `broken_files`,
+        and the `workers`: how many are wanted and how many serve, and how often one was replaced; `None` in one process.
         """
         connections, requests = self._carrier.totals()
         return {
@@ -303,11 +304,18 @@ class Gateway(MultiService):
             "active_connections": connections,
             "total_requests": requests,
             "reload": self._last_result,
+            "workers": self.workers(),
             "broken_files": [
                 {"file": file.source, "kept": file.is_kept, "problems": [str(problem) for problem in file.problems]}
                 for file in self._broken_files
             ],
         }
+
+    def workers(self) -> dict[str, int] | None:
+        """
+        Return how many workers are `wanted`, how many are `serving`, and how many were `replaced`; `None` in one process.
+        """
+        return self._carrier.standing() if isinstance(self._carrier, Fleet) else None
 
     def metrics(self) -> Deferred[str]:
         """

@@ -61,10 +61,15 @@ class GatewayView:
 
         def draw(snapshot: Mapping[str, Any]) -> bytes:
             reloads, last_reload = self._gateway.reloads()
-            broken = [file.source for file in self._gateway.broken_files()]
             return render(
                 dict(snapshot),
-                {"version": __version__, "reloads": reloads, "last_reload": last_reload, "broken_files": broken},
+                {
+                    "version": __version__,
+                    "reloads": reloads,
+                    "last_reload": last_reload,
+                    "broken_files": [file.source for file in self._gateway.broken_files()],
+                    "workers": self._gateway.workers(),
+                },
             )
 
         return self._carrier.snapshot().addCallback(draw)

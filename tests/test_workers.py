@@ -276,6 +276,26 @@ class EndTests(WorkersCase):
         # Each client has at most one request under way.
         self.assertLessEqual(failed, 6, load.outcomes)
         self.assertIn(f"({victim}) ended unexpectedly", self.gateway.stderr())
+        samples = metrics(self.port)
+        self.assertEqual([samples[f'gateway_workers{{state="{state}"}}'] for state in ("serving", "starting")], [2, 0])
+        self.assertEqual(samples["gateway_worker_replacements_total"], 1)
+        self.stop(self.gateway)
+
+    def test_killed_again_and_again(self):
+        """
+        One that ends as soon as it was begun is begun anew after a pause, which the log and the API tell; the others serve.
+        """
+        self.begin()
+        for number in range(6):
+            seen = set(self.workers())
+            os.kill(max(seen), signal.SIGKILL)
+            if number < 5:
+                wait_until(lambda seen=seen: len(self.workers()) == 2 and set(self.workers()) != seen, "it is replaced", 8.0)
+        health = json.loads(fetch(self.port, "/api/gateway/health").body)
+        self.assertEqual((health["workers"]["wanted"], health["workers"]["serving"]), (2, 1))
+        self.assertGreaterEqual(health["workers"]["replaced"], 5)
+        self.assertEqual(fetch(self.port).body, b"old")
+        self.assertIn("another takes its place in 0.", self.gateway.stderr())
         self.stop(self.gateway)
 
     def test_nursery_killed(self):

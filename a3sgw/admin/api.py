@@ -52,7 +52,8 @@ class IGatewayView(Interface):
         """
         Return `state` (`Running`, `Reloading`, or another word while requests should go elsewhere), `uptime_secs`, `active_connections`,
         `total_requests`, `reload`: the result of the last reload, or `None`, and `broken_files`: the files of the configuration that are
-        not in force as they stand, each with `file`, `kept` (whether what it said before goes on) and `problems`.
+        not in force as they stand, each with `file`, `kept` (whether what it said before goes on) and `problems`; and `workers`: how many
+        are `wanted` and `serving` and how many were `replaced`, or `None` in one process.
         """
 
     def metrics_page() -> Deferred[bytes]:

@@ -36,6 +36,7 @@ class ControlGauges(TypedDict):
     reloads: dict[str, int]
     last_reload: float | None
     broken_files: Sequence[str]
+    workers: Mapping[str, int] | None
 
 
 def render(snapshot: Mapping[str, Any], extra: ControlGauges) -> bytes:
@@ -269,6 +270,12 @@ def _gateway(snapshot: Mapping[str, Any], extra: ControlGauges) -> Iterator[str]
     text = "Always 1; the label tells a file of the configuration that is not in force as it stands."
     broken = {(name,): 1 for name in extra["broken_files"]}
     yield from _family("gateway_config_file_broken", text, ("file",), broken, "gauge")
+    workers = extra["workers"]
+    if workers is not None:
+        states = {("serving",): workers["serving"], ("starting",): workers["wanted"] - workers["serving"]}
+        yield from _family("gateway_workers", "Processes that carry traffic.", ("state",), states, "gauge")
+        text = "Workers that ended unexpectedly and were replaced."
+        yield from _family("gateway_worker_replacements_total", text, (), {(): workers["replaced"]})
     yield from _family("gateway_build_info", "Always 1; the label tells the version.", ("version",), {(extra["version"],): 1}, "gauge")
 
 

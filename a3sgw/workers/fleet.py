@@ -420,6 +420,12 @@ class Fleet:
             rows.append({"worker": slot, "pid": member.pid if member is not None else None, "state": state})
         return rows
 
+    def standing(self) -> dict[str, int]:
+        """
+        Return how many workers are `wanted`, how many are `serving`, and how many were `replaced`.
+        """
+        return {"wanted": self.size, "serving": sum(1 for _ in self._serving()), "replaced": self.replaced}
+
     def reopen_logs(self) -> None:
         """
         Have every worker open its log files anew.

@@ -29,6 +29,8 @@ from .processes import BenchError, Cores, raise_file_limit
 from .rounds import measure_rounds
 from .stage import set_stage
 
+_CASES = [name for name, case in CASES.items() if not (case.tls or case.h2 or case.paced)]
+
 __all__ = ["capacity", "main", "parse_arguments", "run_workers"]
 
 
@@ -103,7 +105,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """
     parser = argparse.ArgumentParser(prog="python -m contrib.bench.workers", description=(__doc__ or "").split("\n\n")[0].strip())
     parser.add_argument("--workers", default="1,2,4", help="how many; the others are compared with the first (default: 1,2,4)")
-    parser.add_argument("--case", default="varied", choices=[name for name, case in CASES.items() if not (case.tls or case.h2 or case.paced)])
+    parser.add_argument("--case", default="varied", choices=_CASES)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=4, help="of each measurement")
     parser.add_argument("--connections", type=int, default=64)

@@ -353,7 +353,7 @@ class StateTests(CircuitCase):
             self.dialogue.reactor.advance(seconds)
             told = []
             self.dialogue.carrier.snapshot().addCallback(told.append)
-            text = render(told[0], {"version": "1", "reloads": {}, "last_reload": None, "broken_files": ()}).decode()
+            text = render(told[0], {"version": "1", "reloads": {}, "last_reload": None, "broken_files": (), "workers": None}).decode()
             (line,) = [line for line in text.splitlines() if line.startswith("gateway_circuit_state{")]
             self.assertEqual(line, f'gateway_circuit_state{{router="",entrypoint="",service="app",middleware="m1"}} {number}')
 

@@ -362,7 +362,7 @@ class OutageTests(RateLimitRedisCase):
         self.statuses(3)
         told = []
         self.dialogue.carrier.snapshot().addCallback(told.append)
-        page = render(told[0], {"version": "1", "reloads": {}, "last_reload": None, "broken_files": ()}).decode()
+        page = render(told[0], {"version": "1", "reloads": {}, "last_reload": None, "broken_files": (), "workers": None}).decode()
         self.assertIn('gateway_rate_limit_unchecked_total{router="app",entrypoint="",service="",middleware="m1"} 3\n', page)
 
     def test_refused_closed(self):

@@ -23,7 +23,13 @@ from a3sgw.observe.test.records import (
     make_service,
 )
 
-CONTROL: ControlGauges = {"version": "1.2.3", "reloads": {"success": 2}, "last_reload": 1893456000.5, "broken_files": ["b.hcl"]}
+CONTROL: ControlGauges = {
+    "version": "1.2.3",
+    "reloads": {"success": 2},
+    "last_reload": 1893456000.5,
+    "broken_files": ["b.hcl"],
+    "workers": None,
+}
 
 GAUGES = make_gauges(
     active_connections=3,
@@ -332,11 +338,21 @@ class RenderTests(SynchronousTestCase):
         """
         Without routers, services and backends their families are left out, and a page is still a page.
         """
-        page = render(Metrics((1.0,)).snapshot(make_gauges()), {"version": "1", "reloads": {}, "last_reload": None, "broken_files": []})
+        control: ControlGauges = {"version": "1", "reloads": {}, "last_reload": None, "broken_files": [], "workers": None}
+        page = render(Metrics((1.0,)).snapshot(make_gauges()), control)
         names = {name for name, _ in samples_of(page)}
         self.assertIn("gateway_requests_total", names)
-        for part in ("router", "service", "backend", "middleware", "circuit", "last_reload"):
+        for part in ("router", "service", "backend", "middleware", "circuit", "last_reload", "worker"):
             self.assertFalse([name for name in names if part in name], part)
+
+    def test_workers(self):
+        """
+        Where several processes carry, there is how many do and how often one was replaced.
+        """
+        samples = samples_of(self.page(control={**CONTROL, "workers": {"wanted": 4, "serving": 3, "replaced": 7}}))
+        self.assertEqual(samples["gateway_workers", (("state", "serving"),)], 3)
+        self.assertEqual(samples["gateway_workers", (("state", "starting"),)], 1)
+        self.assertEqual(samples["gateway_worker_replacements_total", ()], 7)
 
     def test_sorted(self):
         """

@@ -13,6 +13,7 @@ from a3sgw.errors import AssemblyError
 from a3sgw.interfaces import ICarrier, IControl
 from a3sgw.loading import load_string
 from a3sgw.observe.metrics import Metrics
+from a3sgw.observe.test.records import make_gauges
 from a3sgw.testing import FakeControl, MemoryFrames, MemoryReactor, MemorySocket
 from a3sgw.workers.fleet import Fleet, worker_count
 from a3sgw.workers.link import Link, LinkError
@@ -89,10 +90,7 @@ class ScriptedWorker:
         return self.answers.get("drain", 1)
 
     def tell(self, asked):
-        gauges = {
-            "active_connections": 1, "open": {"web": 1}, "backends": [], "services": [], "middlewares": [], "accepted": {}, "refused": [],
-            "access_log_dropped": 0, "http2_faults": [],
-        }
+        gauges = make_gauges(active_connections=1)
         return self.answers.get("snapshot") or self.metrics.snapshot(gauges)
 
     def count(self, requests):
