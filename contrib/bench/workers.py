@@ -89,12 +89,14 @@ def run_workers(
 
 def _print(rows: Sequence[dict[str, Any]]) -> None:
     print(f"{'workers':>8} {'CPU µs/request':>15} {'evenness':>9} {'carries':>8} {'MiB':>6} {'MiB each':>9}")
-    first = rows[0]
+    before = None
     for row in rows:
         times = row["times"]
         even = sum(times) / len(times) / max(times)
-        more = row["workers"] - first["workers"]
-        each = f"{(row['memory'] - first['memory']) / more / 2**20:9.1f}" if more else ""
+        each = ""
+        if before is not None and before["workers"] > 1:
+            each = f"{(row['memory'] - before['memory']) / (row['workers'] - before['workers']) / 2**20:9.1f}"
+        before = row
         figures = f"{row['cost'] * 1e6:>15.1f} {even:>9.0%} {row['capacity']:>7.2f}x {row['memory'] / 2**20:>6.1f} {each}"
         print(f"{row['workers']:>8} {figures}".rstrip())
 
