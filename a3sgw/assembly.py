@@ -313,7 +313,8 @@ def _table(
         specs.append(RouteSpec(router.name, router.rule, router.priority, route))
         if not len(specs) % STEP:
             yield
-    # Entrypoints that serve the same routers share one table, and so do generations.
+    # Entrypoints that serve the same routers share one table, and so do generations, in whatever order they are written.
+    specs.sort(key=lambda spec: spec.name)
     key = ("table", tuple((spec.name, spec.rule, spec.priority, spec.target) for spec in specs))
     table = parts.take(key, lambda: build_http_table(specs))
     if len(specs) >= STEP:

@@ -15,6 +15,7 @@ import attrs
 from a3sgw.assembly_parts import Kit, Parts, digest_of_files
 from a3sgw.config.address import http_url, parse_server_url
 from a3sgw.config.model import LoadBalancerConfig, PassiveHealthConfig, ServerConfig, ServiceConfig, StickyConfig
+from a3sgw.interfaces import IBalancer
 from a3sgw.policy.arena import Arena
 from a3sgw.policy.budget import RetryBudget
 from a3sgw.policy.ejection import EjectionGroup, EjectionSettings
@@ -71,17 +72,12 @@ def assemble_service(config: ServiceConfig, parts: Parts, kit: Kit, *, is_tcp: b
         for each in backends:
             _count_elsewhere(each, kit.arena)
 
+    balancers = [_balancer(config, each, servers, parts, kit) for each, servers in zip(members, backends, strict=True)]
+
     def make() -> Service:
-        settings = BalancerSettings(
-            slow_start=balancing.slow_start or 0.0,
-            hash_source=balancing.hash.source,
-            hash_name=balancing.hash.name or "",
-            max_load=balancing.hash.max_load_percent / 100,
-        )
         groups = []
         judged = []
-        for each, servers, opinions in zip(members, backends, judgements, strict=True):
-            balancer = kit.strategies.by_name[each.strategy].build(servers, settings)
+        for each, servers, opinions, balancer in zip(members, backends, judgements, balancers, strict=True):
             group = Group(
                 servers,
                 balancer,
@@ -110,6 +106,18 @@ def assemble_service(config: ServiceConfig, parts: Parts, kit: Kit, *, is_tcp: b
         )
 
     return parts.take(("service", config, is_tcp), make)
+
+
+def _balancer(config: ServiceConfig, members: _Members, servers: Sequence[Backend], parts: Parts, kit: Kit) -> IBalancer:
+    balancing = config.load_balancer
+    settings = BalancerSettings(
+        slow_start=balancing.slow_start or 0.0,
+        hash_source=balancing.hash.source,
+        hash_name=balancing.hash.name or "",
+        max_load=balancing.hash.max_load_percent / 100,
+    )
+    key = ("balancer", config.name, members.revision, members.strategy, settings, tuple(servers))
+    return parts.take(key, lambda: kit.strategies.by_name[members.strategy].build(servers, settings))
 
 
 def _settings(config: ServiceConfig) -> ServiceSettings:

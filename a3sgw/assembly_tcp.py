@@ -46,7 +46,8 @@ def assemble_tcp_entrypoint(
             router.tls is not None and router.tls.passthrough,
         )
         specs.append(RouteSpec(router.name, router.rule, router.priority, route))
-    # Routes compare by what they hold, and services by identity.
+    # Routes compare by what they hold, and services by identity; the order in which they are written makes no difference.
+    specs.sort(key=lambda spec: spec.name)
     key = ("tcp table", tuple((spec.name, spec.rule, spec.priority, spec.target) for spec in specs))
     return TcpEntrypoint(
         entrypoint.name,
