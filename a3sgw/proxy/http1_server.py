@@ -29,7 +29,7 @@ from a3sgw.net.valve import PIPELINE
 from a3sgw.proxy.date import date_line
 from a3sgw.proxy.entrypoint import Entrypoint
 from a3sgw.proxy.exchange import Exchange, new_request_id
-from a3sgw.proxy.forwarding import Forwarding, resolve_forwarding
+from a3sgw.proxy.forwarding import Forwarding, forwarding_for, judge_forwarding, resolve_forwarding
 from a3sgw.wire.body import BodyReader, chunk
 from a3sgw.wire.http1 import check_partial_request, field_block, read_request_head, request_body_reader
 
@@ -38,6 +38,7 @@ __all__ = ["Http1Server"]
 _AHEAD_BYTES: Final = 65536
 _SMALL_BODY: Final = 16384
 _FORWARDINGS: Final = 1024
+_VERSION: Final = b"1.1"
 
 
 class _Door(Protocol):
@@ -118,13 +119,7 @@ class Http1Server:
     def _use_entrypoint(self, entrypoint: Entrypoint) -> None:
         self._entrypoint = entrypoint
         self._is_trusted = entrypoint.trusted is not None and entrypoint.trusted.contains(self._peer_packed)
-        self._forwarding = Forwarding(
-            client=self._peer,
-            client_packed=self._peer_packed,
-            chain=self._peer,
-            proto=self._scheme,
-            port=self._local_port,
-        )
+        self._forwarding = forwarding_for(self.caller, _VERSION)
 
     # -- reading requests
 
@@ -273,14 +268,7 @@ class Http1Server:
                 known[key] = forwarding
             return forwarding
         # Not believed; only the fact that there is a proxy is remembered.
-        return Forwarding(
-            client=self._peer,
-            client_packed=self._peer_packed,
-            chain=self._peer,
-            proto=self._scheme,
-            port=self._local_port,
-            is_forwarded=any(field.name in (b"x-forwarded-for", b"forwarded") for field in forwarded),
-        )
+        return judge_forwarding(self.caller, _VERSION, None, {}, forwarded)
 
     def _body_received(self, body: BodyReader, data: bytes) -> None:
         exchange = self.exchange

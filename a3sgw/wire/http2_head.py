@@ -71,8 +71,6 @@ def read_request_fields(fields: Fields, ended: bool, scheme: bytes, limits: Requ
     if method == b"CONNECT":
         raise DownstreamError(Outcome.METHOD_NOT_SUPPORTED, "CONNECT")
     head = read_request_line(b"%b %b HTTP/1.1" % (method, path), limits)
-    if path[0] != 47 and (path != b"*" or method != b"OPTIONS"):
-        raise DownstreamError(Outcome.TARGET_MALFORMED)
     if scheme and meant != scheme:
         raise DownstreamError(Outcome.MISDIRECTED, repr(meant[:16]))
     kept = head.fields
@@ -138,6 +136,8 @@ def read_request_fields(fields: Fields, ended: bool, scheme: bytes, limits: Requ
             raise ProtocolError(Outcome.HEADERS_TOO_LARGE)
         if authority is None:
             raise ProtocolError(Outcome.HOST_MISSING)
+        if path[0] != 47 and (path != b"*" or method != b"OPTIONS"):
+            raise ProtocolError(Outcome.TARGET_MALFORMED)
     except ProtocolError as error:
         raise DownstreamError(error.outcome, error.detail) from None
     if not ended and not head.has_length:
