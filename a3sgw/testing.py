@@ -24,6 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from a3sgw.assembly_parts import Crew
 from a3sgw.carrier import Carrier
 from a3sgw.config.model import GatewayConfig
 from a3sgw.config.setting import settings_of
@@ -398,6 +399,7 @@ class Dialogue:
         catalog: Catalog | None = None,
         strategies: Strategies | None = None,
         control: IControl | None = None,
+        crew: Crew | None = None,
     ) -> None:
         self.catalog = catalog or find_catalog()
         self.reactor = MemoryReactor()
@@ -418,6 +420,7 @@ class Dialogue:
             catalog=self.catalog,
             strategies=strategies,
             in_thread=self._in_thread,
+            crew=crew,
         )
         self.reload(config)
 
