@@ -207,11 +207,15 @@ class Exchange(Record):
 
     def _heed_deadline(self, head: RequestHead) -> None:
         """
-        Give the exchange no more time than the caller of a gRPC method has.
+        Give the exchange no more time than the caller of a gRPC method has, and the server all of it to begin its answer.
         """
         timeout = parse_timeout(get_field(head.fields, b"grpc-timeout") or b"")
+        if timeout is None:
+            return
+        if timeout > self.response_header_timeout:
+            self.response_header_timeout = timeout
         total = self.settings.total_timeout
-        if timeout is None or timeout > _LONGEST_DEADLINE or (total is not None and total <= timeout):
+        if timeout > _LONGEST_DEADLINE or (total is not None and total <= timeout):
             return
         if self._total_timer is not None:
             self._total_timer.cancel()

@@ -23,6 +23,7 @@ from a3sgw.net.deadline import NEVER
 from a3sgw.proxy.date import date_line
 from a3sgw.proxy.entrypoint import Entrypoint
 from a3sgw.proxy.exchange import Exchange, new_request_id
+from a3sgw.wire.grpc import GRPC
 from a3sgw.wire.http2 import ErrorCode, Fields, error_name
 from a3sgw.wire.http2_head import read_request_fields, read_request_trailers, response_fields, trailer_fields
 
@@ -61,6 +62,7 @@ class Http2Stream:
         "_connection",
         "_entrypoint",
         "_given",
+        "_is_patient",
         "_owed",
         "_pausers",
         "_request_ended",
@@ -80,6 +82,8 @@ class Http2Stream:
         self._pausers = 0
         self._owed = 0
         self._given = 0
+        # In a call of gRPC either side may be silent for as long as it likes.
+        self._is_patient = False
         self._taken = 0
         self._slow = 0
         self.body_deadline = NEVER
@@ -122,6 +126,7 @@ class Http2Stream:
             return
         self.exchange = exchange = Exchange(entrypoint, self, caller.address, caller.scheme, started)
         exchange.protocol = b"HTTP/2.0"
+        self._is_patient = head.grpc == GRPC
         if not ended:
             self._expect_body()
         exchange.begin(head, forwarding, b"", ended)
@@ -141,6 +146,8 @@ class Http2Stream:
         exchange.refuse(error.outcome)
 
     def _expect_body(self) -> None:
+        if self._is_patient:
+            return
         connection = self._connection
         self.body_deadline = connection.now() + self._entrypoint.timeouts.request_body
         connection.watch(self.body_deadline)
@@ -157,7 +164,7 @@ class Http2Stream:
         if ended:
             self._request_ended = True
             self.body_deadline = NEVER
-        elif not self._pausers:
+        elif not self._pausers and not self._is_patient:
             self.body_deadline = self._connection.now() + self._entrypoint.timeouts.request_body
         exchange.request_body_received(piece, ended, ())
         if self._pausers:

@@ -5,6 +5,7 @@ Tests of `a3sgw.gauges`: what middlewares tell of themselves.
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from a3sgw.assembly_middleware import _Terms
 from a3sgw.gauges import middleware_gauges
 from a3sgw.interfaces import IStateSource
 from a3sgw.middleware.compress import CompressConfig
@@ -37,7 +38,7 @@ class MiddlewareGaugesTests(SynchronousTestCase):
         """
         Return the rows of middlewares that tell this, the first of a router, the others of entrypoints.
         """
-        config = CompressConfig(name="it")
+        config = _Terms(CompressConfig(name="it"), None)
         parts = {
             ("middleware", config, "entrypoint" if index else "router", f"place {index}", b"", ()): teller
             for index, teller in enumerate(map(Teller, told))
