@@ -18,9 +18,10 @@ import attrs
 from a3sgw.address import AddressSet
 from a3sgw.assembly_middleware import Middlewares
 from a3sgw.assembly_parts import Kit, Parts
-from a3sgw.assembly_router import routers_of, settings_for, tcp_services
+from a3sgw.assembly_router import kinds_of_services, routers_of, settings_for
 from a3sgw.assembly_service import assemble_service
 from a3sgw.assembly_tcp import assemble_tcp_entrypoint, gates_of, tcp_beginning
+from a3sgw.assembly_udp import assemble_udp_plans
 from a3sgw.config.address import parse_listen_address
 from a3sgw.config.model import EntrypointConfig, GatewayConfig
 from a3sgw.config.model_entrypoint import Http2Config, LimitsConfig
@@ -30,6 +31,7 @@ from a3sgw.listen.door import Gates
 from a3sgw.listen.http2_beginning import Http2Beginning, HttpBeginning
 from a3sgw.listen.places import Place
 from a3sgw.listen.proxy_beginning import ProxyBeginning
+from a3sgw.listen.udp_doors import UdpPlan
 from a3sgw.middleware.chain import Link
 from a3sgw.policy.shared_slots import SharedCount
 from a3sgw.proxy.client_subject import ClientSubject
@@ -73,6 +75,7 @@ class Generation:
     doors: Mapping[str, DoorPlan]
     services: Mapping[str, Service]
     parts: Mapping[Hashable, Any]
+    udp_doors: Mapping[str, UdpPlan] = attrs.field(factory=dict)
 
 
 def assemble(config: GatewayConfig, previous: Generation | None, kit: Kit) -> Generation:
@@ -96,10 +99,10 @@ def assembling(config: GatewayConfig, previous: Generation | None, kit: Kit) -> 
     `previous` is what runs. Long because it names every room.
     """
     parts = Parts({} if previous is None else previous.parts)
-    over_tcp = tcp_services(config)
+    kinds = kinds_of_services(config)
     services: dict[str, Service] = {}
     for name, service in config.services.items():
-        services[name] = assemble_service(service, parts, kit, is_tcp=name in over_tcp)
+        services[name] = assemble_service(service, parts, kit, kind=kinds.get(name, "http"))
         if not len(services) % STEP:
             yield
     middlewares = Middlewares(config, services, parts, kit)
@@ -130,7 +133,8 @@ def assembling(config: GatewayConfig, previous: Generation | None, kit: Kit) -> 
         doors[DASHBOARD_ENTRYPOINT] = DoorPlan(
             parse_listen_address(config.dashboard.address), Gates(), Http1Beginning(), _dashboard_entrypoint(config, kit)
         )
-    return Generation(config, doors, services, parts.made)
+    udp_doors = assemble_udp_plans(config, services, middlewares, parts, kit)
+    return Generation(config, doors, services, parts.made, udp_doors)
 
 
 def places_of(config: GatewayConfig) -> dict[str, Place]:

@@ -49,10 +49,9 @@ class Kit:
     What parts are built with; the same for all generations of one carrier.
 
     `ask` answers requests to the gateway's own API, `in_thread` calls a slow function elsewhere, `outbound` sends requests of the gateway's
-    own. `reactor` is for timed calls. `sticky_key` signs the cookies of services that are given no key. `arena` is what
-    several workers share; where there is only one, it is `None`; `announce` tells the others that
-    verdicts have changed. `connection_observers` are shown
-    what went over tcp entrypoints, `observers` everything else.
+    own. `reactor` is for timed calls. `sticky_key` signs the cookies of services that are given no key. `arena` is what several workers
+    share; where there is only one, it is `None`; `announce` tells the others that verdicts have changed. `connection_observers` are shown
+    what went over tcp entrypoints, `session_observers` what went over udp entrypoints, `observers` everything else.
     """
 
     reactor: Any
@@ -60,6 +59,7 @@ class Kit:
     metrics: Metrics
     observers: Observers
     connection_observers: Observers
+    session_observers: Observers
     ask: Callable[[RequestHead], LocalResponse | Deferred[LocalResponse]]
     outbound: IOutbound
     catalog: Catalog

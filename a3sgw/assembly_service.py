@@ -13,6 +13,7 @@ from weakref import ref
 import attrs
 
 from a3sgw.assembly_parts import Kit, Parts, digest_of_files
+from a3sgw.assembly_router import Protocol
 from a3sgw.config.address import http_url, parse_server_url
 from a3sgw.config.model import LoadBalancerConfig, PassiveHealthConfig, ServerConfig, ServiceConfig, StickyConfig
 from a3sgw.interfaces import IBalancer
@@ -30,6 +31,7 @@ from a3sgw.proxy.http2_pool import equip
 from a3sgw.proxy.mirror import Mirror, MirrorTally
 from a3sgw.proxy.pool import Pool, PoolSettings
 from a3sgw.proxy.tcp_link import TcpLink
+from a3sgw.proxy.udp_pool import UdpPool
 from a3sgw.service.backend import Backend, BackendAddress, Elsewhere
 from a3sgw.service.group import Group
 from a3sgw.service.judgement import Judgement
@@ -53,10 +55,10 @@ class _Members:
     servers: tuple[ServerConfig, ...]
 
 
-def assemble_service(config: ServiceConfig, parts: Parts, kit: Kit, *, is_tcp: bool = False) -> Service:
+def assemble_service(config: ServiceConfig, parts: Parts, kit: Kit, *, kind: Protocol = "http") -> Service:
     """
-    Return the service for `config`: that of the previous generation if nothing about it changed. With `is_tcp` whole connections are
-    passed to it, and not requests.
+    Return the service for `config`: that of the previous generation if nothing about it changed. `kind` says what is passed to
+    it: requests, whole connections, or datagrams.
 
     What it is made of is taken over even if the service itself is not: backends with their pools, verdicts, and who waits. Long because
     everything about a service comes together here.
@@ -65,7 +67,7 @@ def assemble_service(config: ServiceConfig, parts: Parts, kit: Kit, *, is_tcp: b
     members = [_Members(each.name, each.strategy, each.servers) for each in config.revisions] or [
         _Members(None, balancing.strategy, balancing.servers)
     ]
-    backends = [_backends(config, each, parts, kit, is_tcp=is_tcp) for each in members]
+    backends = [_backends(config, each, parts, kit, kind) for each in members]
     judgements = [_judgements(config, each, parts, kit) for each in members]
     traits = _traits(config, parts, kit)
     if kit.arena is not None and traits.room is not None and traits.room.per_backend:
@@ -105,7 +107,7 @@ def assemble_service(config: ServiceConfig, parts: Parts, kit: Kit, *, is_tcp: b
             kit.announce,
         )
 
-    return parts.take(("service", config, is_tcp), make)
+    return parts.take(("service", config, kind), make)
 
 
 def _balancer(config: ServiceConfig, members: _Members, servers: Sequence[Backend], parts: Parts, kit: Kit) -> IBalancer:
@@ -248,15 +250,13 @@ def _turns(servers: Sequence[ServerConfig]) -> list[tuple[ServerConfig, int]]:
     return found
 
 
-def _backends(config: ServiceConfig, members: _Members, parts: Parts, kit: Kit, *, is_tcp: bool) -> list[Backend]:
+def _backends(config: ServiceConfig, members: _Members, parts: Parts, kit: Kit, kind: Protocol) -> list[Backend]:
     digest = digest_of_files(config.upstream_tls) if config.upstream_tls is not None else b""
-    return [
-        _backend(config, members.revision, server, turn, digest, parts, kit, is_tcp=is_tcp) for server, turn in _turns(members.servers)
-    ]
+    return [_backend(config, members.revision, server, turn, digest, parts, kit, kind) for server, turn in _turns(members.servers)]
 
 
 def _backend(
-    config: ServiceConfig, revision: str | None, server: ServerConfig, turn: int, digest: bytes, parts: Parts, kit: Kit, *, is_tcp: bool
+    config: ServiceConfig, revision: str | None, server: ServerConfig, turn: int, digest: bytes, parts: Parts, kit: Kit, kind: Protocol
 ) -> Backend:
     pooling = config.connection_pool
     settings = PoolSettings(
@@ -266,23 +266,29 @@ def _backend(
     )
 
     def make() -> Backend:
-        backend = Backend(config.name, server.url, _backend_address(server.url, is_tcp=is_tcp), server.weight, revision)
+        backend = Backend(config.name, server.url, _backend_address(server.url, kind), server.weight, revision)
         backend.sticky_name = name_server(config.name, f"{revision or ''} {server.url} {turn}")
-        _equip(backend, settings, config, kit, is_tcp=is_tcp)
+        _equip(backend, settings, config, kit, kind)
         backend.series = kit.metrics.backend_series(config.name, server.url)
         # Slow start is for servers that come later than the gateway.
         backend.usable_since = kit.dialer.deadlines.seconds() if parts.has_previous else float("-inf")
         return backend
 
     # Whether a server drains is for the service to know, and no reason to lose its connections.
-    key = ("backend", config.name, revision, server.url, server.weight, turn, settings, config.upstream_tls, digest, is_tcp)
+    patience = config.timeouts.connect if kind == "udp" else None
+    key = ("backend", config.name, revision, server.url, server.weight, turn, settings, config.upstream_tls, digest, kind, patience)
     return parts.take(key, make)
 
 
-def _equip(backend: Backend, settings: PoolSettings, config: ServiceConfig, kit: Kit, *, is_tcp: bool) -> None:
+def _equip(backend: Backend, settings: PoolSettings, config: ServiceConfig, kit: Kit, kind: Protocol) -> None:
     """
     Give `backend` its pools.
     """
+    if kind == "udp":
+        # There are no connections, but a name to look up.
+        backend.pool = backend.grpc_pool = UdpPool(backend, kit.dialer, config.timeouts.connect)
+        backend.pools = (backend.pool,)
+        return
 
     def tls_dialer(protocols: Sequence[bytes]) -> Any:
         # Only here, so that whoever asks nobody over TLS runs without OpenSSL.
@@ -290,7 +296,7 @@ def _equip(backend: Backend, settings: PoolSettings, config: ServiceConfig, kit:
 
         return TlsDialer(kit.dialer, backend.address.host, upstream_terms(config), protocols)
 
-    if is_tcp:
+    if kind == "tcp":
         dialer = kit.dialer if config.upstream_tls is None else tls_dialer(())
         backend.pool = backend.grpc_pool = Pool(backend, settings, dialer, TcpLink)
         backend.pools = (backend.pool,)
@@ -310,12 +316,12 @@ def upstream_terms(config: ServiceConfig) -> Any:
     return read_terms(tls.ca_file, tls.cert_file, tls.key_file, tls.server_name, is_trusting=tls.insecure_skip_verify)
 
 
-def _backend_address(url: str, *, is_tcp: bool) -> BackendAddress:
+def _backend_address(url: str, kind: Protocol) -> BackendAddress:
     address = parse_server_url(http_url(url))
     if address.scheme == "unix":
-        return BackendAddress("tcp" if is_tcp else "http", "", 0, address.path, b"", b"localhost")
-    if address.scheme in ("", "tcp"):
-        return BackendAddress("tcp", address.host, address.port, "", b"", b"")
+        return BackendAddress("tcp" if kind == "tcp" else "http", "", 0, address.path, b"", b"localhost")
+    if address.scheme in ("", "tcp", "udp"):
+        return BackendAddress(address.scheme or kind, address.host, address.port, "", b"", b"")
     host = f"[{address.host}]" if ":" in address.host else address.host
     authority = host if address.port == (443 if address.scheme == "https" else 80) else f"{host}:{address.port}"
     return BackendAddress(address.scheme, address.host, address.port, "", address.path.encode("ascii"), authority.encode("ascii"))

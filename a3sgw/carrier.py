@@ -29,13 +29,17 @@ from a3sgw.gauges import PastCounts, backend_gauges, middleware_gauges, retain_s
 from a3sgw.interfaces import ICarrier, IControl, ILogSink
 from a3sgw.listen.door import Door, DoorTally, bind
 from a3sgw.listen.places import Place, find_place, refuse_overlap
+from a3sgw.listen.udp_door import UdpDoor
+from a3sgw.listen.udp_doors import BindDatagrams, UdpDoors
 from a3sgw.middleware.catalog import Catalog, find_catalog
 from a3sgw.net.connect import Dialer
+from a3sgw.net.datagram import bind_datagrams
 from a3sgw.net.deadline import Deadlines
 from a3sgw.net.reactor import flush_queue
 from a3sgw.observe.accesslog import AccessLog
 from a3sgw.observe.logsink import FileSink
 from a3sgw.observe.metrics import Metrics
+from a3sgw.observe.sessions import SessionLog
 from a3sgw.observe.snapshot import Gauges
 from a3sgw.proxy.entrypoint import Observers
 from a3sgw.proxy.outbound import Outbound
@@ -107,6 +111,7 @@ class Carrier:
         strategies: Strategies | None = None,
         in_thread: Callable[..., Deferred[Any]] | None = None,
         crew: Crew | None = None,
+        bind_datagrams: BindDatagrams = bind_datagrams,
     ) -> None:
         """
         Long because whatever lives as long as the carrier is made here.
@@ -120,6 +125,7 @@ class Carrier:
         self._metrics = Metrics(MetricsConfig().buckets)
         self._observers = Observers((self._metrics,))
         self._connection_observers = Observers((self._metrics.connections,))
+        self._session_observers = Observers((self._metrics.sessions,))
         self._kit = self._make_kit(
             Dialer(reactor, self._flushes, self._deadlines) if dialer is None else dialer(self._deadlines),
             catalog or find_catalog(),
@@ -130,6 +136,7 @@ class Carrier:
         self._access: _Log | None = None
         self._tally = DoorTally()
         self._past = PastCounts()
+        self._udp = UdpDoors(reactor, self._deadlines, bind_datagrams)
         self._doors: dict[str, Door] = {}
         self._leaving: set[Door] = set()
         self._generation: Generation | None = None
@@ -152,6 +159,7 @@ class Carrier:
             metrics=self._metrics,
             observers=self._observers,
             connection_observers=self._connection_observers,
+            session_observers=self._session_observers,
             ask=self._control.admin_request,
             outbound=Outbound(dialer, self._reactor),
             catalog=catalog,
@@ -208,6 +216,7 @@ class Carrier:
                         f'entrypoint "{name}" changes its protocol, but connections of the old one may be open on port {door.port}; such a '
                         "change needs another port, or a restart"
                     )
+            self._udp.prepare(generation.udp_doors)
         except BaseException:
             self._close_new(new_doors, log)
             raise
@@ -267,6 +276,7 @@ class Carrier:
     def _close_new(self, doors: Mapping[str, Door], log: _Log | None) -> None:
         for door in doors.values():
             door.close()
+        self._udp.abandon()
         if log is not None and log is not self._access:
             log.close()
         if self._generation is not None:
@@ -303,6 +313,7 @@ class Carrier:
             service.begin(new.services)
         for door in doors.values():
             door.open()
+        self._udp.commit(new.udp_doors)
         if old is not None:
             self._retire(old, new, set(old_doors.values()) - set(doors.values()))
         if old_log is not prepared.log:
@@ -310,6 +321,7 @@ class Carrier:
             logs = () if prepared.log is None else (prepared.log.access_log,)
             self._observers.replace((self._metrics, *logs))
             self._connection_observers.replace((self._metrics.connections, *logs))
+            self._session_observers.replace((self._metrics.sessions, *(SessionLog(log.write) for log in logs)))
             if old_log is not None:
                 old_log.close()
                 self._dropped_before += getattr(old_log.sink, "dropped_lines", 0)
@@ -365,12 +377,16 @@ class Carrier:
             "accepted": dict(self._tally.accepted),
             "refused": [[*key, value] for key, value in self._tally.refused.items()],
             "http2_faults": [[*key, value] for key, value in self._tally.faults.items()],
+            "udp_sessions": {name: len(door.sessions) for name, door in self._udp.doors().items()},
+            "udp_begun": dict(self._udp.tally.begun),
+            "udp_dropped": [[*key, count] for key, count in self._udp.tally.dropped.items()],
             "access_log_dropped": dropped,
         }
 
     def _drain_observers(self) -> None:
         self._observers.drain()
         self._connection_observers.drain()
+        self._session_observers.drain()
 
     def totals(self) -> tuple[int, int]:
         """
@@ -389,13 +405,20 @@ class Carrier:
         """
         Return the ports of the open doors by entrypoint, which matter where the configuration says port 0.
         """
-        return {name: door.port for name, door in self._doors.items()}
+        ports = {name: door.port for name, door in self._doors.items()}
+        return ports | {name: door.port for name, door in self._udp.doors().items()}
 
     def doors(self) -> list[Door]:
         """
         Return the open doors.
         """
         return list(self._doors.values())
+
+    def udp_doors(self) -> dict[str, UdpDoor]:
+        """
+        Return the open udp doors by entrypoint.
+        """
+        return self._udp.doors()
 
     def generation(self) -> Generation | None:
         """
@@ -426,7 +449,7 @@ class Carrier:
         """
         self.abandon()
         done: Deferred[int] = Deferred()
-        waiting = {*self._doors.values(), *self._leaving}
+        waiting: set[Any] = {*self._doors.values(), *self._leaving, *self._udp.all()}
         late: Any = None
 
         def finish(aborted: int) -> None:
@@ -438,7 +461,7 @@ class Carrier:
             self._close()
             done.callback(aborted)
 
-        def door_idle(door: Door) -> None:
+        def door_idle(door: Any) -> None:
             waiting.discard(door)
             if not waiting and late is not None:
                 finish(0)
@@ -467,6 +490,7 @@ class Carrier:
         self._deadlines.close()
         self._doors = {}
         self._leaving = set()
+        self._udp.clear()
         self._drain_observers()
         if self._access is not None:
             self._access.close()

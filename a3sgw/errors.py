@@ -113,6 +113,7 @@ class Outcome(enum.Enum):
     # The gateway's own decisions.
     NO_ROUTE = (404, "destination_not_found", False, "No route matched")
     CONNECTION_LIMIT = (503, "connection_limit_reached", False, "Too many connections")
+    SESSION_LIMIT = (None, None, False, "Too many clients of a udp entrypoint")
     ADDRESS_REFUSED = (403, "http_request_denied", False, "Address not allowed")
     PROXY_HEADER_MALFORMED = (None, None, False, "A trusted proxy sent no usable PROXY header")
     PROXY_HEADER_TIMEOUT = (None, None, False, "A trusted proxy took too long for its PROXY header")

@@ -143,7 +143,7 @@ def retain_series(metrics: Metrics, generation: Generation) -> None:
     metrics.retain(
         {(router.name, router.service) for router in config.routers.values()},
         {(service.name, backend.url) for service in generation.services.values() for backend in service.backends},
-        set(generation.doors),
+        {*generation.doors, *generation.udp_doors},
         config.middlewares.keys(),
         {(name, revision.name) for name, service in config.services.items() for revision in service.revisions},
     )

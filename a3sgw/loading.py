@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import attrs
 
+from a3sgw.assembly_router import KINDS, read_rule
 from a3sgw.assembly_service import upstream_terms
 from a3sgw.config.check_chain import members_of
 from a3sgw.config.files import named_files
@@ -26,9 +27,10 @@ from a3sgw.config.wording import Suggester, item_path, quote, quote_all
 from a3sgw.errors import AssemblyError, MiddlewareError
 from a3sgw.interfaces import IConnectionGate
 from a3sgw.loading_tcp import fit_problems, report_misplaced
+from a3sgw.loading_udp import udp_warnings
 from a3sgw.middleware.catalog import Catalog, find_catalog
 from a3sgw.middleware.surroundings import still_surroundings
-from a3sgw.route.rule import RuleError, parse_rule
+from a3sgw.route.rule import RuleError
 from a3sgw.service.strategies import Strategies, find_strategies
 
 __all__ = ["Loaded", "Memory", "check_build", "load", "load_string", "middleware_problems", "rule_problems"]
@@ -54,14 +56,13 @@ def _rule_error(config: GatewayConfig, router: RouterConfig) -> ValueError | Non
         return ValueError(f"its entrypoints speak {' and '.join(sorted(protocols))}, but a rule is for one protocol; split the router")
     error = None
     # Without entrypoints of its own, a router serves those whose protocol its rule is for.
-    for kind in ("http", "tcp") if "http" in protocols or not protocols else ("tcp",):
-        if kind == "http" or "tcp" in protocols:
-            try:
-                parse_rule(router.rule, "http" if kind == "http" else "tcp")
-            except RuleError as failure:
-                error = error or failure
-            else:
-                return None
+    for kind in [each for each in KINDS if each in protocols] or ["http"]:
+        try:
+            read_rule(router.rule, kind)
+        except RuleError as failure:
+            error = error or failure
+        else:
+            return None
     return error
 
 
@@ -304,13 +305,17 @@ def check_build(loaded: Loaded, catalog: Catalog, strategies: Strategies | None 
     """
     Return `loaded` with the problems of its rules, its services and its middlewares added.
     """
-    if loaded.config is None:
+    config, positions = loaded.config, loaded.positions
+    if config is None:
         return loaded
-    found = rule_problems(loaded.config, loaded.positions)
-    found += fit_problems(loaded.config, loaded.positions)
-    found += entrypoint_problems(loaded.config, loaded.positions, loaded.problems)
-    found += service_problems(loaded.config, loaded.positions, strategies or find_strategies())
-    found += middleware_problems(loaded.config, loaded.positions, catalog, loaded.problems)
+    warnings = udp_warnings(config, positions)
+    if warnings:
+        loaded = attrs.evolve(loaded, warnings=(*loaded.warnings, *warnings))
+    found = rule_problems(config, positions)
+    found += fit_problems(config, positions)
+    found += entrypoint_problems(config, positions, loaded.problems)
+    found += service_problems(config, positions, strategies or find_strategies())
+    found += middleware_problems(config, positions, catalog, loaded.problems)
     if not found:
         return loaded
     return attrs.evolve(loaded, problems=tuple(sorted([*loaded.problems, *found], key=order_of(loaded.sources))))

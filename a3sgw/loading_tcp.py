@@ -4,17 +4,18 @@ Whether routers, services and middlewares fit what is spoken at their entrypoint
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
-from typing import Any, Final
+from collections.abc import Mapping, Set
+from typing import Final
 
-from a3sgw.assembly_router import kind_of, tcp_services
+from a3sgw.assembly_router import Protocol, kind_of, kinds_of_services
 from a3sgw.config.address import parse_server_url
 from a3sgw.config.check_chain import walk_out
 from a3sgw.config.finding import Findings
 from a3sgw.config.model import GatewayConfig, RouterConfig, ServiceConfig
-from a3sgw.config.setting import settings_of
 from a3sgw.config.tree import Position, Problem
 from a3sgw.config.wording import item_path, quote
+from a3sgw.loading_fit import is_given, servers_of
+from a3sgw.loading_udp import check_udp_entrypoint, check_udp_router, check_udp_service
 
 __all__ = ["fit_problems", "report_misplaced"]
 
@@ -50,31 +51,59 @@ def fit_problems(config: GatewayConfig, positions: Mapping[str, Position]) -> li
     Return a problem for each thing about routers and services that does not fit the protocol.
     """
     findings = Findings(positions)
-    over_tcp = tcp_services(config)
+    kinds = kinds_of_services(config)
+    for entrypoint in config.entrypoints.values():
+        check_udp_entrypoint(entrypoint, config, findings)
     for name, router in config.routers.items():
         _check_router(item_path("routers", name), router, config, findings)
     for name, service in config.services.items():
         path = item_path("services", name)
-        if name in over_tcp:
+        kind = kinds.get(name)
+        if kind == "tcp":
             _check_tcp_service(path, service, findings)
+        elif kind == "udp":
+            check_udp_service(path, service, findings)
         elif service.proxy_protocol is not None:
             place = f"{path}.proxy_protocol"
             findings.report(place, f"{place} is for services of tcp routers, and none leads to service {quote(name)}")
     requested = _requested_services(config)
     for name in requested:
         service = config.services[name]
-        for place, url in _servers_of(item_path("services", name), service):
+        for place, url in servers_of(item_path("services", name), service):
             if parse_server_url(url).scheme not in _FOR_REQUESTS:
                 message = f"{place} is {findings.show(place, url)}, but requests are sent to service {quote(name)}; write http://…"
                 findings.report(place, message)
-        if name in over_tcp:
-            message = f"service {quote(name)} is for requests and for tcp connections at once; declare it twice, under two names"
+        if name in kinds:
+            what = "tcp connections" if kinds[name] == "tcp" else "datagrams"
+            message = f"service {quote(name)} is for requests and for {what} at once; declare it twice, under two names"
             findings.report(item_path("services", name), message)
+    _check_both(config, kinds, findings)
     return findings.problems
 
 
+def _check_both(config: GatewayConfig, kinds: Mapping[str, Protocol], findings: Findings) -> None:
+    """
+    Report services that routers for tcp and for udp lead to, which have connections to servers, or none.
+    """
+    for name, router in config.routers.items():
+        kind = kind_of(config, router)
+        service: str | None = router.service
+        seen: set[str] = set()
+        while kind != "http" and service is not None and service not in seen and service in config.services:
+            seen.add(service)
+            if kinds.get(service, kind) != kind:
+                path = f"{item_path('routers', name)}.service"
+                message = f"router {quote(name)} is for {kind}, but service {quote(service)} is for {kinds[service]} already"
+                findings.report(path, f"{message}; declare it twice, under two names")
+            failover = config.services[service].failover
+            service = None if failover is None else failover.service
+
+
 def _check_router(path: str, router: RouterConfig, config: GatewayConfig, findings: Findings) -> None:
-    if kind_of(config, router) == "http":
+    kind = kind_of(config, router)
+    if kind == "udp":
+        check_udp_router(path, router, findings)
+    elif kind == "http":
         if router.tls is not None:
             place = f"{path}.tls"
             findings.report(place, f"{place} is for tcp routers; TLS of http entrypoints stands at the entrypoint")
@@ -85,18 +114,10 @@ def _check_router(path: str, router: RouterConfig, config: GatewayConfig, findin
                 findings.report(place, f"{place} is about requests, but router {quote(router.name)} is for tcp; only connect counts there")
 
 
-def _servers_of(path: str, service: ServiceConfig) -> Iterator[tuple[str, str]]:
-    for index, server in enumerate(service.load_balancer.servers):
-        yield f"{path}.load_balancer.servers[{index}].url", server.url
-    for number, revision in enumerate(service.revisions):
-        for index, server in enumerate(revision.servers):
-            yield f"{path}.revisions[{number}].servers[{index}].url", server.url
-
-
 def _check_tcp_service(path: str, service: ServiceConfig, findings: Findings) -> None:
     name = quote(service.name)
     schemes = set()
-    for place, url in _servers_of(path, service):
+    for place, url in servers_of(path, service):
         scheme = parse_server_url(url).scheme
         schemes.add(scheme)
         if scheme not in _OVER_TCP:
@@ -114,20 +135,8 @@ def _check_tcp_service(path: str, service: ServiceConfig, findings: Findings) ->
     asks = check is not None and check.protocol == "http" and "unix" in schemes
     for key in _ABOUT_REQUESTS if asks else (*_ABOUT_REQUESTS, *_ABOUT_QUESTIONS):
         place = f"{path}.{key}"
-        if findings.is_written(place) or _is_given(service, key):
+        if findings.is_written(place) or is_given(service, key):
             findings.report(place, f"{place} is about requests, but tcp routers lead to service {name}; remove it")
-
-
-def _is_given(value: Any, dotted: str) -> bool:
-    """
-    Tell whether what `dotted` leads to is there and is not the default.
-    """
-    key, _, rest = dotted.partition(".")
-    declared = next(each for each in settings_of(value.__class__) if each.key == key)
-    held = getattr(value, declared.attribute)
-    if rest:
-        return held is not None and _is_given(held, rest)
-    return bool(held != declared.default)
 
 
 def _requested_services(config: GatewayConfig) -> Set[str]:
@@ -154,15 +163,15 @@ def report_misplaced(config: GatewayConfig, gates: Set[str], others: Set[str], f
     """
     for name, router in config.routers.items():
         path = f"{item_path('routers', name)}.middlewares"
-        over_tcp = kind_of(config, router) == "tcp"
+        spoken = kind_of(config, router)
         for index, each in walk_out(router.middlewares, config.middlewares):
             kind = quote(getattr(config.middlewares.get(each), "type", ""))
             shown = _show_listed(f"{path}[{index}]", router.middlewares[index], each, findings)
-            if each in gates and not over_tcp:
+            if each in gates and spoken == "http":
                 message = f"router {quote(name)} lists {shown}, but {kind} decides about connections; list it on an entrypoint"
                 findings.report(f"{path}[{index}]", message)
-            elif each in others and over_tcp:
-                message = f"router {quote(name)} is for tcp and lists {shown}, but {kind} needs requests; remove it"
+            elif each in others and spoken != "http":
+                message = f"router {quote(name)} is for {spoken} and lists {shown}, but {kind} needs requests; remove it"
                 findings.report(f"{path}[{index}]", message)
     for name, entrypoint in config.entrypoints.items():
         path = f"{item_path('entrypoints', name)}.middlewares"

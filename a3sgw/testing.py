@@ -48,6 +48,7 @@ from a3sgw.loading import load_string
 from a3sgw.message import LocalResponse, RequestHead, make_field
 from a3sgw.middleware.catalog import Catalog, find_catalog
 from a3sgw.middleware.surroundings import still_surroundings
+from a3sgw.net.datagram import DatagramLink
 from a3sgw.net.reactor import FlushQueue
 from a3sgw.observe.logsink import MemorySink
 from a3sgw.observe.record import Record
@@ -58,6 +59,7 @@ from a3sgw.wire.frame import FrameReader, encode_frame
 __all__ = [
     "Dialogue",
     "FakeControl",
+    "MemoryDatagrams",
     "MemoryFrames",
     "MemoryReactor",
     "MemorySocket",
@@ -202,6 +204,91 @@ class MemorySocket:
         return f"<MemorySocket {self._descriptor} {len(self.arrived)} bytes arrived>"
 
 
+class MemoryDatagrams:
+    """
+    A UDP socket that exists only here: `arrived` are datagrams with their senders, `sent` those it was made to send, with whom to.
+
+    `error` is what the next system call meets, as the kernel tells a connected socket that nobody is there.
+    """
+
+    family = socket.AF_INET
+
+    def __init__(self, descriptor: int, name: tuple[str, int] = ("127.0.0.1", 8080)) -> None:
+        self._descriptor = descriptor
+        self._name = name
+        self.peer: Any = None
+        self.arrived: list[tuple[bytes, Any]] = []
+        self.sent: list[tuple[bytes, Any]] = []
+        self.error = 0
+        self.was_read = False
+        self.is_closed = False
+
+    def fileno(self) -> int:
+        return -1 if self.is_closed else self._descriptor
+
+    def getsockname(self) -> tuple[str, int]:
+        return self._name
+
+    def setsockopt(self, level: int, option: int, value: Any) -> None:
+        pass
+
+    def getsockopt(self, level: int, option: int) -> int:
+        error, self.error = self.error, 0
+        return error
+
+    def recvfrom_into(self, view: memoryview) -> tuple[int, Any]:
+        self.was_read = True
+        self._meet_error()
+        if not self.arrived:
+            raise BlockingIOError
+        data, sender = self.arrived.pop(0)
+        view[: len(data)] = data
+        return len(data), sender
+
+    def recv_into(self, view: memoryview) -> int:
+        return self.recvfrom_into(view)[0]
+
+    def sendto(self, data: Any, address: Any) -> int:
+        self._meet_error()
+        self.sent.append((bytes(data), address))
+        return len(data)
+
+    def send(self, data: Any) -> int:
+        return self.sendto(data, self.peer)
+
+    def _meet_error(self) -> None:
+        error, self.error = self.error, 0
+        if error:
+            raise OSError(error, "as the test wants")
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    # -- for the reactor and for tests
+
+    def is_readable(self) -> bool:
+        """
+        Say whether reading would give something.
+        """
+        return bool(self.arrived or self.error)
+
+    def is_writable(self) -> bool:
+        """
+        Say whether sending would succeed.
+        """
+        return True
+
+    def take(self) -> list[bytes]:
+        """
+        Return, as a test, every datagram that was sent.
+        """
+        sent, self.sent = self.sent, []
+        return [data for data, _ in sent]
+
+    def __repr__(self) -> str:
+        return f"<MemoryDatagrams {self._descriptor} {len(self.arrived)} arrived>"
+
+
 class MemoryReactor(Clock):
     """
     A clock with descriptors. Nothing happens but in `settle` and `advance`.
@@ -210,7 +297,7 @@ class MemoryReactor(Clock):
     def __init__(self) -> None:
         super().__init__()
         self.flushes = FlushQueue()
-        self.sockets: dict[int, MemorySocket] = {}
+        self.sockets: dict[int, Any] = {}
         self._readers: dict[Any, None] = {}
         self._writers: dict[Any, None] = {}
 
@@ -263,6 +350,12 @@ class MemoryReactor(Clock):
                 stream.deliver(data)
                 moved = True
         for descriptor in readable:
+            sock = self.sockets.get(descriptor.fileno())
+            if isinstance(sock, MemoryDatagrams) and sock.was_read:
+                # Dealt with while it was received.
+                sock.was_read = False
+                moved = True
+        for descriptor in readable:
             if not hasattr(descriptor, "receive") and descriptor in self._readers:
                 descriptor.doRead()
                 moved = True
@@ -273,7 +366,7 @@ class MemoryReactor(Clock):
         self.flushes.run()
         return moved or any(call.getTime() <= self.seconds() for call in self.calls)
 
-    def _socket_of(self, descriptor: Any) -> MemorySocket:
+    def _socket_of(self, descriptor: Any) -> Any:
         return self.sockets[descriptor.fileno()]
 
     def watched(self) -> list[Any]:
@@ -388,7 +481,9 @@ class Dialogue:
     A carrier between clients and backends that a test plays itself.
 
     `connect` opens a client connection. Connection attempts to backends stand in `attempts` until the test lets them succeed or fail;
-    with `answers_dials` they succeed at once and the backend's ends stand in `backends`. `lines` is what the access log says.
+    with `answers_dials` they succeed at once and the backend's ends stand in `backends`. `datagrams` are the sockets of udp entrypoints,
+    `links` those towards servers; with `unreachable` there is no way there. A `resolver` is given whoever wants addresses; without one
+    every name is its own. `lines` is what the access log says.
     """
 
     def __init__(
@@ -410,6 +505,10 @@ class Dialogue:
         self.answers_dials = answers_dials
         self._descriptors = 10
         self._listening: dict[tuple[str, int], MemorySocket] = {}
+        self.datagrams: dict[str, MemoryDatagrams] = {}
+        self.links: list[MemoryDatagrams] = []
+        self.resolver: Callable[[Callable[[list[Any]], None]], None] | None = None
+        self.unreachable = False
         self.carrier = Carrier(
             self.reactor,
             self.control,
@@ -421,6 +520,7 @@ class Dialogue:
             strategies=strategies,
             in_thread=self._in_thread,
             crew=crew,
+            bind_datagrams=self._bind_datagrams,
         )
         self.reload(config)
 
@@ -461,6 +561,24 @@ class Dialogue:
         self._descriptors += 1
         self.reactor.sockets[sock.fileno()] = sock
         self._listening[host, port] = sock
+        return sock
+
+    def _bind_datagrams(self, name: str, host: str, port: int) -> Any:
+        sock = MemoryDatagrams(self._descriptors, (host, port))
+        self._descriptors += 1
+        self.reactor.sockets[sock.fileno()] = sock
+        self.datagrams[name] = sock
+        return sock
+
+    def make_link(self, address: Any) -> MemoryDatagrams:
+        """
+        Return a UDP socket connected to `address`, which stands in `links` from now on.
+        """
+        sock = MemoryDatagrams(self._descriptors)
+        self._descriptors += 1
+        sock.peer = address
+        self.reactor.sockets[sock.fileno()] = sock
+        self.links.append(sock)
         return sock
 
     def _make_dialer(self, deadlines: Any) -> Any:
@@ -538,7 +656,10 @@ class _MemoryDialer:
         self.deadlines = deadlines
 
     def resolve(self, host: str, port: int, done: Callable[[list[Any]], None]) -> None:
-        done([(socket.AF_INET, (host, port))])
+        if self._dialogue.resolver is not None:
+            self._dialogue.resolver(done)
+        else:
+            done([(socket.AF_INET, (host, port))])
 
     def unix_address(self, path: str) -> Any:
         return (socket.AF_UNIX, path)
@@ -555,6 +676,12 @@ class _MemoryDialer:
     def _succeed(self, attempt: _MemoryConnecting) -> None:
         if attempt in self._dialogue.attempts:
             self._dialogue.backends.append(attempt.succeed())
+
+    def link(self, addresses: Sequence[Any], received: Callable[[memoryview], None], failed: Callable[[int], None]) -> DatagramLink:
+        if self._dialogue.unreachable:
+            raise OSError(errno.ENETUNREACH, "unreachable")
+        sock: Any = self._dialogue.make_link(addresses[0][1])
+        return DatagramLink(sock, self._dialogue.reactor, received, failed)
 
     def stream(self, sock: Any) -> Any:
         from a3sgw.net.stream import Stream

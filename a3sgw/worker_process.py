@@ -62,6 +62,8 @@ def _preload() -> None:
 def _live(sock: socket.socket) -> int:
     """
     Be a worker until there is nothing left to do.
+
+    Datagrams are given to workers by the kernel, a client's always to the same, so each has a socket of its own for them.
     """
     from twisted.logger import globalLogBeginner
 
@@ -74,6 +76,7 @@ def _live(sock: socket.socket) -> int:
     from a3sgw.carrier import Carrier
     from a3sgw.lifetime import settle_memory
     from a3sgw.net.channel import Channel
+    from a3sgw.net.datagram import bind_datagrams
     from a3sgw.workers.events import EventTeller
     from a3sgw.workers.worker import Terms, Worker
 
@@ -81,7 +84,8 @@ def _live(sock: socket.socket) -> int:
 
     def make_carrier(terms: Terms, control: Any, bind: Any) -> Carrier:
         announce = partial(worker.link.tell, "judged")
-        return Carrier(loop, control, bind=bind, crew=Crew(terms.sticky_key, terms.arena, announce, worker.post))
+        crew = Crew(terms.sticky_key, terms.arena, announce, worker.post)
+        return Carrier(loop, control, bind=bind, crew=crew, bind_datagrams=partial(bind_datagrams, shares=True))
 
     # What was forked is not to be looked at: that would make it this process's own.
     settled = gc.get_freeze_count()

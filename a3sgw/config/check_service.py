@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from a3sgw.config.address import parse_server_url
 from a3sgw.config.finding import Findings
-from a3sgw.config.model import FailoverConfig, GatewayConfig, MirrorConfig, ServiceConfig
+from a3sgw.config.model import FailoverConfig, GatewayConfig, MirrorConfig, ServerConfig, ServiceConfig
 from a3sgw.config.wording import item_path, quote
 
 __all__ = ["check_services"]
@@ -78,6 +78,10 @@ def _check_balancing(path: str, service: ServiceConfig, findings: Findings) -> N
     if check is not None and check.grpc_service and check.protocol != "grpc":
         place = f"{path}.health_check.grpc_service"
         findings.report(place, f'{place} is for protocol = "grpc"', [place, f"{path}.health_check.protocol"])
+    if check is not None and any(parse_server_url(server.url).scheme == "udp" for server in _all_servers(service)):
+        place = f"{path}.health_check"
+        message = f"{place} connects to servers, and nobody can connect to udp://; leave it out, and use passive_health"
+        findings.report(place, f"{message}, which hears of servers that refuse datagrams")
     for name in () if check is None else check.headers:
         # A server may read `_` as `-`.
         plain = name.lower().replace("_", "-")
@@ -96,11 +100,15 @@ def _check_balancing(path: str, service: ServiceConfig, findings: Findings) -> N
                 findings.report(place, f"{place} has fewer than {_SHORTEST_STICKY_KEY} characters; a longer one cannot be guessed")
 
 
+def _all_servers(service: ServiceConfig) -> list[ServerConfig]:
+    return [*service.load_balancer.servers, *(server for revision in service.revisions for server in revision.servers)]
+
+
 def _has_http_servers(service: ServiceConfig) -> bool:
     """
     Tell whether any server can be asked over HTTP whether it is well; the others are only connected to.
     """
-    servers = [*service.load_balancer.servers, *(server for revision in service.revisions for server in revision.servers)]
+    servers = _all_servers(service)
     return not servers or any(parse_server_url(server.url).scheme not in ("tcp", "udp", "") for server in servers)
 
 

@@ -46,6 +46,7 @@ _HTTP = ("http",)
 _STREAMS = ("http", "tcp")
 _TCP = ("tcp",)
 _UDP = ("udp",)
+_ALL = ("http", "tcp", "udp")
 
 
 CIPHER_SUITES = (
@@ -64,10 +65,6 @@ def _check_email(text: str) -> str:
     if not (at and local and domain) or not text.isprintable() or " " in text:
         raise ValueError("which is not an e-mail address")
     return text
-
-
-def _runs_protocol(protocol: str) -> bool:
-    return protocol != "udp"
 
 
 @attrs.frozen(kw_only=True)
@@ -241,7 +238,7 @@ class EntrypointConfig:
     name: str = label()
     address: str = setting(ADDRESS, "Where to listen; see [addresses](#addresses).")
     protocol: str = setting(
-        Word(("http", "tcp", "udp")), "What is spoken there.", default="http", runs_when=_runs_protocol, runs_note='`"http"` and `"tcp"`'
+        Word(("http", "tcp", "udp")), "What is spoken there.", default="http"
     )
     tls: TlsConfig | None = setting(ObjectKind(TlsConfig), "TLS.", default=None, protocols=_STREAMS)
     max_connections: int | None = setting(
@@ -252,10 +249,10 @@ class EntrypointConfig:
     )
     tcp_allowed_ips: tuple[str, ...] = setting(
         ListKind(NETWORK),
-        "Who may connect; empty means everybody.",
+        "Who may connect, or send; empty means everybody.",
         default=(),
         aliases=("allowed_ips",),
-        protocols=_STREAMS,
+        protocols=_ALL,
     )
     proxy_protocol: ProxyProtocolConfig | None = setting(
         ObjectKind(ProxyProtocolConfig),
@@ -275,17 +272,15 @@ class EntrypointConfig:
     )
     udp_session_timeout_secs: int = setting(
         Integer(minimum=1, maximum=366 * 86400, unit="seconds"),
-        "How long a client of a UDP service stays known while nothing moves.",
+        "How long a client stays known, and with the same server, while nothing moves either way.",
         default=30,
         protocols=_UDP,
-        runs=False,
     )
     udp_max_sessions: int = setting(
         Integer(minimum=1, maximum=2**24),
-        "How many clients of a UDP service are known at a time.",
+        "How many clients are known at a time; datagrams of others are dropped.",
         default=10_000,
         protocols=_UDP,
-        runs=False,
     )
     redirect_to: str | None = setting(
         NAME,
@@ -315,7 +310,7 @@ class EntrypointConfig:
         ListKind(NAME),
         "Middlewares for everything that comes in here, before those of the router.",
         default=(),
-        protocols=_STREAMS,
+        protocols=_ALL,
     )
 
     @property

@@ -14,7 +14,6 @@ from typing import Union
 
 import attrs
 
-from a3sgw.config.address import parse_server_url
 from a3sgw.config.kinds import (
     COOKIE_NAME,
     DOMAIN,
@@ -78,14 +77,6 @@ def _check_grpc_service(text: str) -> str:
     return text
 
 
-RUNNING_SCHEMES = ("http", "https", "h2c", "ws", "wss", "unix", "tcp", "")
-"""The schemes of server URLs that this version can talk to."""
-
-
-def _runs_scheme(url: str) -> bool:
-    return parse_server_url(url).scheme in RUNNING_SCHEMES
-
-
 @attrs.frozen(kw_only=True)
 class ServerConfig:
     """
@@ -98,8 +89,6 @@ class ServerConfig:
         "`wss://` mean `http://` and `https://`. `h2c://` is HTTP/2 without TLS; `https://` servers choose HTTP/2 or HTTP/1.1; "
         "gRPC is HTTP/2 in any case. A path in the URL is put before the path of every request. `host:port` alone is for "
         "services of tcp and udp routers.",
-        runs_when=_runs_scheme,
-        runs_note="`http://`, `https://`, `h2c://`, `ws://`, `wss://`, `tcp://` and `unix:`",
     )
     weight: int = setting(
         Integer(maximum=1_000_000), "The server's share among the others, for strategies that know weights; 0 takes it out.", default=1
@@ -119,7 +108,7 @@ class HealthCheckConfig:
 
     path: str | None = setting(
         PATH, "What is asked for; it is put behind the server's URL. Required, unless `protocol` is not `http`, or all "
-        "servers are `tcp://`.", default=None
+        "servers are `tcp://`. Servers that are `udp://` cannot be probed.", default=None
     )
     protocol: str = setting(
         Word(("http", "tcp", "grpc")),

@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IResolutionReceiver
 from zope.interface import implementer
 
 from a3sgw.errors import Outcome
+from a3sgw.net.datagram import DatagramLink
 from a3sgw.net.deadline import NEVER, Deadlines
 from a3sgw.net.reactor import FlushQueue
 from a3sgw.net.stream import Stream, prepare_tcp
@@ -242,6 +243,28 @@ class Dialer:
         connecting = Connecting(addresses, deadline, self._reactor, self.deadlines, done)
         connecting.start()
         return connecting
+
+    def link(
+        self, addresses: Sequence[Address], received: Callable[[memoryview], None], failed: Callable[[int], None]
+    ) -> DatagramLink:
+        """
+        Return a UDP link, not started, to the first of `addresses` to which there is a way. Raises `OSError` if there is none.
+        """
+        refusal = OSError(errno.EADDRNOTAVAIL, "no address")
+        for family, address in addresses:
+            try:
+                sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            except OSError as error:
+                refusal = error
+                continue
+            try:
+                sock.connect(address)
+            except OSError as error:
+                sock.close()
+                refusal = error
+                continue
+            return DatagramLink(sock, self._reactor, received, failed)
+        raise refusal
 
     def stream(self, sock: Any) -> Stream:
         """

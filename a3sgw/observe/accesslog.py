@@ -76,6 +76,7 @@ class AccessLog:
         self._seconds = seconds
         self._offset = wall_clock() - seconds()
         self._line: Callable[[Record, float], bytes]
+        self._is_json = format == "json"
         if format == "json":
             self._line = _JSONLines(redact_query).line
         else:
@@ -88,6 +89,18 @@ class AccessLog:
         Keep the line of one exchange.
         """
         line = self._line(record, record.ended + self._offset)
+        self._lines.append(line)
+        self._size += len(line)
+        if self._size >= _BATCH_BYTES:
+            self.flush()
+
+    def write(self, record: Record, more: bytes) -> None:
+        """
+        Keep the line of something else than an exchange; a JSON line has `more` members at its end.
+        """
+        line = self._line(record, record.ended + self._offset)
+        if self._is_json:
+            line = b"%b,%b}\n" % (line[:-2], more)
         self._lines.append(line)
         self._size += len(line)
         if self._size >= _BATCH_BYTES:

@@ -47,7 +47,7 @@ def render(snapshot: Mapping[str, Any], extra: ControlGauges) -> bytes:
     thousands of them, call it in a thread.
     """
     lines: list[str] = []
-    for part in (_totals, _named, _histograms, _backends, _services, _middlewares, _doors, _tcp):
+    for part in (_totals, _named, _histograms, _backends, _services, _middlewares, _doors, _tcp, _udp):
         lines.extend(part(snapshot))
     lines.extend(_gateway(snapshot, extra))
     registry = CollectorRegistry()
@@ -255,6 +255,32 @@ def _tcp(snapshot: Mapping[str, Any]) -> Iterator[str]:
         (0, "gateway_tcp_received_bytes_total", "Bytes from clients, of connections that ended."),
         (1, "gateway_tcp_sent_bytes_total", "Bytes to clients, of connections that ended."),
         (2, "gateway_tcp_connection_seconds_total", "How long connections lasted that ended, added up."),
+    ):
+        yield from _family(name, text, labels, {way: amount[column] for way, amount in amounts.items()})
+
+
+def _udp(snapshot: Mapping[str, Any]) -> Iterator[str]:
+    gauges = snapshot["gauges"]
+    text = "Clients of the udp entrypoint that are known now."
+    yield from _family("gateway_udp_sessions", text, ("entrypoint",), _one_label(gauges["udp_sessions"]), "gauge")
+    begun = _one_label(gauges["udp_begun"])
+    yield from _family("gateway_udp_sessions_begun_total", "Clients of the udp entrypoint so far.", ("entrypoint",), begun)
+    dropped = {(entrypoint, reason): count for entrypoint, reason, count in gauges["udp_dropped"]}
+    yield from _family("gateway_udp_datagrams_dropped_total", "Datagrams that went nowhere.", ("entrypoint", "reason"), dropped)
+    labels = ("entrypoint", "router", "service")
+    ended = {tuple(row[:4]): row[4] for row in snapshot["udp"]}
+    text = "Sessions of udp entrypoints that ended, by how."
+    yield from _family("gateway_udp_sessions_ended_total", text, (*labels, "outcome"), ended)
+    amounts: dict[tuple[str, ...], list[float]] = {}
+    for row in snapshot["udp"]:
+        way = tuple(row[:3])
+        amounts[way] = [left + right for left, right in zip(amounts.get(way, [0, 0, 0, 0, 0.0]), row[5:], strict=True)]
+    for column, name, text in (
+        (0, "gateway_udp_received_datagrams_total", "Datagrams from clients, of sessions that ended."),
+        (1, "gateway_udp_sent_datagrams_total", "Datagrams to clients, of sessions that ended."),
+        (2, "gateway_udp_received_bytes_total", "Bytes from clients, of sessions that ended."),
+        (3, "gateway_udp_sent_bytes_total", "Bytes to clients, of sessions that ended."),
+        (4, "gateway_udp_session_seconds_total", "How long sessions lasted that ended, added up."),
     ):
         yield from _family(name, text, labels, {way: amount[column] for way, amount in amounts.items()})
 

@@ -25,6 +25,7 @@ from zope.interface import implementer
 from a3sgw.errors import Outcome
 from a3sgw.interfaces import IObserver
 from a3sgw.observe.connections import ConnectionCounts
+from a3sgw.observe.sessions import SessionCounts
 
 if TYPE_CHECKING:
     from a3sgw.observe.record import Record
@@ -179,10 +180,11 @@ class Metrics:
     """
     The counts of one carrier. Lives as long as the carrier; generations come and go.
 
-    `buckets` are the upper bounds of all histograms, in seconds, ascending. `connections` counts what goes over tcp entrypoints.
+    `buckets` are the upper bounds of all histograms, in seconds, ascending. `connections` counts what goes over tcp entrypoints,
+    `sessions` what goes over udp entrypoints.
     """
 
-    __slots__ = ("_backends", "_buckets", "_middlewares", "_outcomes", "_retired", "_revisions", "_series", "connections")
+    __slots__ = ("_backends", "_buckets", "_middlewares", "_outcomes", "_retired", "_revisions", "_series", "connections", "sessions")
 
     def __init__(self, buckets: Sequence[float]) -> None:
         self._buckets = _checked(buckets)
@@ -192,6 +194,7 @@ class Metrics:
         self._middlewares: dict[str, MiddlewareSeries] = {}
         self._revisions: dict[tuple[str, str], int] = {}
         self.connections = ConnectionCounts(self.count_revision)
+        self.sessions = SessionCounts(self.count_revision)
         # By word, because an enum member is hashed by a Python function.
         self._outcomes = {outcome.word: 0 for outcome in Outcome}
 
@@ -267,6 +270,7 @@ class Metrics:
         self._middlewares = {name: series for name, series in self._middlewares.items() if name in middlewares}
         self._revisions = {key: count for key, count in self._revisions.items() if key in revisions}
         self.connections.retain(routes, entrypoints)
+        self.sessions.retain(routes, entrypoints)
 
     def rebucket(self, buckets: Sequence[float]) -> None:
         """
@@ -357,6 +361,7 @@ class Metrics:
             ],
             "outcomes": dict(self._outcomes),
             "tcp": self.connections.rows(),
+            "udp": self.sessions.rows(),
             "gauges": gauges,
         }
 

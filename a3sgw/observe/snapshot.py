@@ -13,6 +13,8 @@ A snapshot is made of plain JSON values, so that it can cross a process border:
 - `outcomes`: `Outcome.word` → exchanges.
 - `tcp`: rows `[entrypoint, router, service, outcome, connections, bytes received, bytes sent, seconds]` of connections that ended; router
   and service are empty where there was no route.
+- `udp`: rows `[entrypoint, router, service, outcome, sessions, datagrams received, datagrams sent, bytes received, bytes sent, seconds]` of
+  sessions that ended.
 - `gauges`: `Gauges`.
 
 All but the gauges' levels only ever grow.
@@ -90,9 +92,10 @@ class Gauges(TypedDict):
     What the carrier knows besides exchanges, given to each `Metrics.snapshot`.
 
     `active_connections`: open client connections on http entrypoints. `open`: entrypoint → open client connections. `accepted`: entrypoint
-    → connections since start. `refused`: rows of `[entrypoint, reason, connections since start]`, `http2_faults` of `[entrypoint, stream or
-    connection, error, number since start]`. `access_log_dropped`: lines since start.
-    What counts "since start" must not go down.
+    → connections since start. `refused`: rows of `[entrypoint, reason, connections since start]`, `http2_faults` of `[entrypoint, stream
+    or connection, error, number since start]`. `udp_sessions`: entrypoint → sessions now. `udp_begun`: entrypoint → sessions since start.
+    `udp_dropped`: rows of `[entrypoint, reason, datagrams since start]`. `access_log_dropped`: lines since start. What counts "since start"
+    must not go down.
     """
 
     active_connections: int
@@ -103,6 +106,9 @@ class Gauges(TypedDict):
     accepted: dict[str, int]
     refused: list[list[Any]]
     http2_faults: list[list[Any]]
+    udp_sessions: dict[str, int]
+    udp_begun: dict[str, int]
+    udp_dropped: list[list[Any]]
     access_log_dropped: int
 
 
@@ -129,7 +135,8 @@ def merge_snapshots(snapshots: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "revisions": [[*key, sum(row[2] for row in rows)] for key, rows in revisions.items()],
         "middlewares": _merged_middlewares([row for snapshot in snapshots for row in snapshot["middlewares"]]),
         "outcomes": _summed(snapshot["outcomes"] for snapshot in snapshots),
-        "tcp": _merged_connections([row for snapshot in snapshots for row in snapshot["tcp"]]),
+        "tcp": _merged_ways([row for snapshot in snapshots for row in snapshot["tcp"]]),
+        "udp": _merged_ways([row for snapshot in snapshots for row in snapshot["udp"]]),
         "gauges": _merged_gauges([snapshot["gauges"] for snapshot in snapshots]),
     }
 
@@ -184,9 +191,12 @@ def _merged_middlewares(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
     return merged
 
 
-def _merged_connections(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+def _merged_ways(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """
+    Add up rows of which four items are the key, the last is seconds, and the others between are counts.
+    """
     return [
-        [*key, *(sum(row[column] for row in same) for column in (4, 5, 6)), math.fsum(row[7] for row in same)]
+        [*key, *(sum(row[column] for row in same) for column in range(4, len(same[0]) - 1)), math.fsum(row[-1] for row in same)]
         for key, same in _grouped(rows, lambda row: tuple(row[:4])).items()
     ]
 
@@ -252,6 +262,7 @@ def _merged_gauges(parts: Sequence[Gauges]) -> Gauges:
         (row for part in parts for row in part["backends"]), lambda row: (row["service"], row["revision"], row["url"], row["turn"])
     )
     services = _grouped((row for part in parts for row in part["services"]), lambda row: row["service"])
+    udp_dropped = _grouped((row for part in parts for row in part["udp_dropped"]), lambda row: tuple(row[:2]))
     refused = _grouped((row for part in parts for row in part["refused"]), lambda row: tuple(row[:2]))
     faults = _grouped((row for part in parts for row in part["http2_faults"]), lambda row: tuple(row[:3]))
     return {
@@ -276,6 +287,9 @@ def _merged_gauges(parts: Sequence[Gauges]) -> Gauges:
         "accepted": _summed(part["accepted"] for part in parts),
         "refused": [[*key, sum(row[2] for row in rows)] for key, rows in refused.items()],
         "http2_faults": [[*key, sum(row[3] for row in rows)] for key, rows in faults.items()],
+        "udp_sessions": _summed(part["udp_sessions"] for part in parts),
+        "udp_begun": _summed(part["udp_begun"] for part in parts),
+        "udp_dropped": [[*key, sum(row[2] for row in rows)] for key, rows in udp_dropped.items()],
         "access_log_dropped": sum(part["access_log_dropped"] for part in parts),
     }
 
@@ -299,10 +313,12 @@ def remainder_of(snapshot: Mapping[str, Any], config: GatewayConfig) -> dict[str
         "middlewares": [row for row in snapshot["middlewares"] if row[0] in config.middlewares],
         "outcomes": snapshot["outcomes"],
         "tcp": [row for row in snapshot["tcp"] if row[0] in config.entrypoints and (not row[1] or _has_route(config, row[1], row[2]))],
+        "udp": [row for row in snapshot["udp"] if row[0] in config.entrypoints and _has_route(config, row[1], row[2])],
         "gauges": {
             **gauges,
             "active_connections": 0,
             "open": {},
+            "udp_sessions": {},
             "backends": [],
             "services": [{**row, "waiting": None, "in_use": None} for row in gauges["services"] if row["service"] in config.services],
             "middlewares": [],

@@ -65,6 +65,7 @@ class AssemblyCase(SynchronousTestCase):
             metrics=metrics,
             observers=Observers([metrics]),
             connection_observers=Observers([metrics.connections]),
+            session_observers=Observers([metrics.sessions]),
             ask=lambda head: LocalResponse(200),
             outbound=Nowhere(),
             catalog=find_catalog(),

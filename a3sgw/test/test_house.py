@@ -27,7 +27,7 @@ FLOORS = {
     3.5: {"proxy"},
     4.0: {"acme", "admin", "health", "listen", "provider", "scaling"},
     5.0: {"assembly", "assembly_middleware", "assembly_parts", "assembly_router", "assembly_service", "assembly_tcp", "assembly_tls"}
-    | {"carrier", "gauges", "loading", "loading_tcp"},
+    | {"assembly_udp", "carrier", "gauges", "loading", "loading_fit", "loading_tcp", "loading_udp"},
     5.25: {"workers"},
     5.5: {"gateway", "view"},
     6.0: {"cli", "demo", "eventlog", "lifetime", "source", "summary", "supply", "tap", "worker_process"},

@@ -4,7 +4,7 @@ Tests of what `a3sgw.loading_tcp` adds to the checks of a configuration.
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from a3sgw.assembly_router import kind_of, routers_of, tcp_services
+from a3sgw.assembly_router import kind_of, kinds_of_services, routers_of
 from a3sgw.loading import load_string
 
 BOTH = """
@@ -147,6 +147,6 @@ class KindTests(SynchronousTestCase):
         self.assertEqual({name: kind_of(config, each) for name, each in config.routers.items()}, {"a": "http", "b": "tcp", "c": "http"})
         self.assertEqual({each.name for each in routers_of(config, "web", "http")}, {"a", "c"})
         self.assertEqual({each.name for each in routers_of(config, "pg", "tcp")}, {"b"})
-        self.assertEqual(tcp_services(config), {"db"})
+        self.assertEqual(kinds_of_services(config), {"db": "tcp"})
         config = load_string(PG + router("ClientIP(`::1`)") + service(), "gw.hcl", {}).valid_config()
         self.assertEqual(kind_of(config, config.routers["r"]), "tcp")

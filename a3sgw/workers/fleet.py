@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from a3sgw.assembly import Generation, places_of
+from a3sgw.config.address import parse_listen_address
 from a3sgw.config.model import GatewayConfig
 from a3sgw.errors import AssemblyError
 from a3sgw.interfaces import ICarrier, IControl
@@ -401,7 +402,12 @@ class Fleet:
         """
         Return the ports of the open doors by entrypoint.
         """
-        return self._sockets.ports()
+        ports = self._sockets.ports()
+        for name, entrypoint in {} if self._config is None else self._config.entrypoints.items():
+            if entrypoint.protocol == "udp":
+                # Each worker has a socket of its own there.
+                ports[name] = parse_listen_address(entrypoint.address)[1]
+        return ports
 
     def generation(self) -> Generation | None:
         """

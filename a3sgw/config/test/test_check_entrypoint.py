@@ -44,7 +44,6 @@ class EntrypointTests(SynchronousTestCase):
             ("tcp", "forwarded_headers { trusted_ips = [] }", "forwarded_headers is for http entrypoints only"),
             ("tcp", "merge_slashes = true", "merge_slashes is for http entrypoints only"),
             ("udp", "max_connections = 5", "max_connections is for http and tcp entrypoints only"),
-            ("udp", 'allowed_ips = ["::1"]', "tcp_allowed_ips is for http and tcp entrypoints only"),
             ("udp", 'tls {\n cert_file = "a"\n key_file = "b"\n }', "tls is for http and tcp entrypoints only"),
             ("http", "udp_max_sessions = 5", "udp_max_sessions is for udp entrypoints only"),
             ("http", "udp_session_timeout_secs = 30", "udp_session_timeout_secs is for udp entrypoints only"),

@@ -51,7 +51,7 @@ class ReferenceTests(SynchronousTestCase):
             '| `connect` | duration | `"5s"` | For a connection to be made. |',
             "| `tls` | block | \u2013 | TLS. For http and tcp entrypoints only. |",
             "| `acme` ⏳ | bool | `false` | Whether certificates are ordered automatically. |",
-            '`"tcp"`, `"udp"`. ⏳ This version runs only `"http"` and `"tcp"`. |',
+            '`"tcp"`, `"udp"`. |',
         ):
             self.assertIn(row, page)
 

@@ -94,28 +94,6 @@ class UnsupportedTests(SynchronousTestCase):
             "3:2: this version does not run tracing yet; remove observability.tracing",
         )
 
-    def test_values(self):
-        """
-        Where only some values run, the others are named with those.
-        """
-        self.check(
-            _service("", 'servers = [{ url = "http://a" }, { url = "udp://b:1" }]'),
-            '4:43: services.s.load_balancer.servers[1].url is "udp://b:1", which this version does not run yet; '
-            "it runs http://, https://, h2c://, ws://, wss://, tcp:// and unix:",
-        )
-        self.check(
-            'entrypoints "e" {\n  address = ":1"\n  protocol = "udp"\n}',
-            '3:14: entrypoints.e.protocol is "udp", which this version does not run yet; it runs "http" and "tcp"',
-        )
-
-    def test_foreign(self):
-        """
-        A value from the environment is not printed.
-        """
-        found = unsupported_problems(_service("", 'servers = [{ url = "${U}" }]'), {"U": "udp://hidden:1"})
-        self.assertEqual(len(found), 1)
-        self.assertNotIn("hidden", found[0])
-
     def test_every_declaration_counts(self):
         """
         Every service and entrypoint attribute that does not run is complained about as soon as it is used.

@@ -66,6 +66,9 @@ class MergeSnapshotsTests(SynchronousTestCase):
                     refused=[["public", "limit", 1]],
                     http2_faults=[["public", "stream", "PROTOCOL_ERROR", 1]],
                     services=[make_service(waiting=2, in_use=1, failovers=3, retries=4, copies={"sent": 1}, hedges={"won": 5})],
+                    udp_sessions={"dns": 1},
+                    udp_begun={"dns": 2},
+                    udp_dropped=[["dns", "no-route", 3]],
                     access_log_dropped=1,
                 ),
                 make_snapshot(
@@ -80,6 +83,9 @@ class MergeSnapshotsTests(SynchronousTestCase):
                         make_service(waiting=20, in_use=10, failovers=30, retries=40, copies={"sent": 10, "failed": 20}),
                         make_service(service="users"),
                     ],
+                    udp_sessions={"dns": 10},
+                    udp_begun={"dns": 20, "log": 5},
+                    udp_dropped=[["dns", "no-route", 30], ["log", "no-backend", 6]],
                     access_log_dropped=4,
                 ),
             ]
@@ -100,6 +106,9 @@ class MergeSnapshotsTests(SynchronousTestCase):
                 "accepted": {"public": 6, "private": 1},
                 "refused": [["public", "limit", 2], ["public", "address", 1]],
                 "http2_faults": [["public", "stream", "PROTOCOL_ERROR", 3], ["public", "connection", "PROTOCOL_ERROR", 1]],
+                "udp_sessions": {"dns": 11},
+                "udp_begun": {"dns": 22, "log": 5},
+                "udp_dropped": [["dns", "no-route", 33], ["log", "no-backend", 6]],
                 "access_log_dropped": 5,
             },
         )
@@ -113,6 +122,15 @@ class MergeSnapshotsTests(SynchronousTestCase):
         other["tcp"] = [["pg", "db", "postgres", "completed", 1, 1, 2, 0.25], ["pg", "", "", "no-route", 3, 0, 0, 0.0]]
         expected = [["pg", "db", "postgres", "completed", 3, 11, 22, 0.75], ["pg", "", "", "no-route", 3, 0, 0, 0.0]]
         self.assertEqual(merge_snapshots([one, other])["tcp"], expected)
+
+    def test_sessions(self):
+        """
+        Sessions that went the same way and ended alike add up, with their datagrams, bytes and seconds.
+        """
+        one, other = make_snapshot([]), make_snapshot([])
+        one["udp"] = [["dns", "r", "s", "completed", 1, 2, 3, 4, 5, 0.5]]
+        other["udp"] = [["dns", "r", "s", "completed", 10, 20, 30, 40, 50, 0.25]]
+        self.assertEqual(merge_snapshots([one, other])["udp"], [["dns", "r", "s", "completed", 11, 22, 33, 44, 55, 0.75]])
 
     def test_backends(self):
         """
