@@ -125,12 +125,18 @@ class Arena:
     @classmethod
     def create(cls, workers: int) -> Arena:
         """
-        Return a new arena. Its `descriptor` is what others need.
+        Return a new arena. Its `descriptor` is what others need. Raises `AssemblyError` where that cannot be.
         """
-        descriptor = os.memfd_create("a3sgw-arena", os.MFD_CLOEXEC)
-        os.ftruncate(descriptor, _SIZE)
-        os.pwrite(descriptor, _HEAD.pack(0, _MEMORY_AT) + os.urandom(_SECRET), 0)
-        return cls(descriptor, 0, workers)
+        if not hasattr(os, "memfd_create"):
+            raise AssemblyError("several workers need memory that they can share, which only Linux has in this way; set workers = 1")
+        try:
+            descriptor = os.memfd_create("a3sgw-arena", os.MFD_CLOEXEC)
+            os.ftruncate(descriptor, _SIZE)
+            os.pwrite(descriptor, _HEAD.pack(0, _MEMORY_AT) + os.urandom(_SECRET), 0)
+            return cls(descriptor, 0, workers)
+        except OSError as error:
+            reason = f"the memory that workers share cannot be had: {error.strerror}; raise the limit of file sizes, or set workers = 1"
+            raise AssemblyError(reason) from error
 
     def take(self, name: object, size: int, cells: Cells = _NO_CELLS) -> Region:
         """

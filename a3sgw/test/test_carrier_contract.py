@@ -217,7 +217,8 @@ class OverALinkTests(LinkedCase, SynchronousTestCase):
         self.worker = self.make_worker(dialogue)
         self.lost = []
         self.silences = []
-        self.link = Link({**answer_control(FakeControl()), "totals": lambda asked: None}, lambda: self.lost.append(True))
+        self.totals = []
+        self.link = Link({**answer_control(FakeControl()), "totals": self.totals.append}, lambda: self.lost.append(True))
         MemoryFrames.join(dialogue.reactor, self.link, self.worker.link)
         self.link.tell("terms", 0, 2, "00" * 32)
         return RemoteCarrier(self.link, dialogue.reactor, self.silences.append)
@@ -266,7 +267,24 @@ class OverALinkTests(LinkedCase, SynchronousTestCase):
         prepared = self.carrier.prepare(self.config())
         self.dialogue.reactor.advance(61)
         self.assertIn("longer than 60 seconds to take a configuration", str(self.failureResultOf(prepared, LinkError).value))
-        self.assertEqual(self.silences, ["to take a configuration"])
+        self.assertEqual(self.silences, ["took longer than 60 seconds to take a configuration"])
+
+    def test_commit_fails(self):
+        """Whoever cannot run what it had prepared, which cannot be, is reported."""
+        self.result_of(self.carrier.prepare(self.config()))
+
+        def stumble():
+            raise ZeroDivisionError("bug")
+
+        self.worker.carrier.commit = stumble
+        self.assertIsNone(self.result_of(self.carrier.commit()))
+        self.assertEqual(self.silences, ["cannot run a configuration that it had prepared: bug"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_sign_of_life(self):
+        """A worker with nothing to do is heard of all the same."""
+        self.dialogue.reactor.advance(30)
+        self.assertGreaterEqual(len(self.totals), 3)
 
     def test_settled(self):
         """What a configuration has brought is settled each time one runs."""

@@ -37,7 +37,9 @@ def worker_count(workers: int | str) -> int:
     """
     Return how many processes `workers` of a configuration asks for: `"auto"` is one for each core that this process may use.
     """
-    return len(os.sched_getaffinity(0)) if isinstance(workers, str) else workers
+    if not isinstance(workers, str):
+        return workers
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Processes(Protocol):
@@ -72,6 +74,7 @@ class _Member:
     def __init__(self, slot: int, since: float) -> None:
         self.slot = slot
         self.since = since
+        self.heard = since
         self.pid = 0
         self.totals = (0, 0)
         self.snapshot: Mapping[str, Any] | None = None
@@ -95,6 +98,8 @@ class Fleet:
     FIRST_PAUSE: Final = 0.1
     LONGEST_PAUSE: Final = 10.0
     ASK_AGAIN_SECONDS: Final = 0.05
+    LOOK_SECONDS: Final = 10.0
+    SILENCE_SECONDS: Final = 60.0
     MOST_QUESTIONS: Final = 100
     _log = Logger()
 
@@ -124,6 +129,7 @@ class Fleet:
         self._pauses: dict[int, float] = {}
         self._returns: dict[int, Any] = {}
         self._is_ending = False
+        self._look_call: Any = None
         # What was counted by workers that are gone.
         self._past: Mapping[str, Any] | None = None
         self._past_requests = 0
@@ -208,6 +214,8 @@ class Fleet:
         assert config is not None, "commit without prepare"
         taking = self._taking()
         self._preparing = None
+        if self._config is None:
+            self._look_call = self._reactor.callLater(self.LOOK_SECONDS, self._look)
         self._config = config
         # The prober tells them anew.
         self._verdicts.clear()
@@ -257,6 +265,7 @@ class Fleet:
         def note_totals(asked: Ask) -> None:
             connections, requests = asked.arguments
             member.totals = (connections, requests)
+            member.heard = self._reactor.seconds()
 
         answers: dict[str, Callable[[Ask], Any]] = {
             **answer_control(self._control),
@@ -267,15 +276,25 @@ class Fleet:
             "event": partial(self._relay, slot),
         }
         member.link = link = Link(answers, lambda: self._member_lost(member))
-        member.remote = RemoteCarrier(link, self._reactor, lambda what: self._end_silent(member, what))
+        member.remote = RemoteCarrier(link, self._reactor, lambda reason: self._end_unfit(member, reason))
         self._members[slot] = member
         self._processes.bear(slot, link)
         shared = [] if self._arena is None else [self._arena.descriptor]
         link.tell("terms", slot, self.size, self._sticky_key.hex(), descriptors=shared)
         return member
 
-    def _end_silent(self, member: _Member, what: str) -> None:
-        self._log.error("worker {slot} ({pid}) took too long {what}, and is ended", slot=member.slot, pid=member.pid, what=what)
+    def _look(self) -> None:
+        """
+        End every worker that has not been heard of for long: its reactor hangs.
+        """
+        self._look_call = self._reactor.callLater(self.LOOK_SECONDS, self._look)
+        for member in list(self._members.values()):
+            silence = self._reactor.seconds() - member.heard
+            if silence > self.SILENCE_SECONDS:
+                self._end_unfit(member, f"has not been heard of for {silence:.0f} s")
+
+    def _end_unfit(self, member: _Member, reason: str) -> None:
+        self._log.error("worker {slot} ({pid}) {reason}; it is ended", slot=member.slot, pid=member.pid, reason=reason)
         if member.pid and not member.link.is_lost:
             self._processes.end(member.pid)
 
@@ -449,6 +468,9 @@ class Fleet:
         for call in self._returns.values():
             call.cancel()
         self._returns.clear()
+        if self._look_call is not None:
+            self._look_call.cancel()
+            self._look_call = None
         self._sockets.close()
         drained = [member.remote.drain(timeout).addErrback(lambda failure: 0) for member in self._serving()]
         done: Deferred[Any] = gatherResults(drained) if drained else succeed([])

@@ -28,7 +28,7 @@ class RemoteCarrier:
     """
     The carrier at the other end of `link`, where a `worker.Worker` answers.
 
-    `reactor` is for timeouts. `silent` is called when a question that matters is not answered in time.
+    `reactor` is for timeouts. `unfit` is called with what is wrong when the other process is of no use any more, though it is there.
     """
 
     PREPARE_SECONDS: Final = 60.0
@@ -36,10 +36,10 @@ class RemoteCarrier:
     SNAPSHOT_SECONDS: Final = 5.0
     DRAIN_GRACE_SECONDS: Final = 3.0
 
-    def __init__(self, link: Link, reactor: Any, silent: Callable[[str], None] = lambda what: None) -> None:
+    def __init__(self, link: Link, reactor: Any, unfit: Callable[[str], None] = lambda reason: None) -> None:
         self.link = link
         self._reactor = reactor
-        self._silent = silent
+        self._unfit = unfit
 
     def __repr__(self) -> str:
         return f"<RemoteCarrier over {self.link!r}>"
@@ -65,8 +65,13 @@ class RemoteCarrier:
         Make it the running one there.
         """
         committed = self._bounded(self.link.ask("commit"), self.COMMIT_SECONDS, "to run a configuration")
-        # Whoever is gone runs nothing old.
-        return committed.addErrback(_trap_gone).addCallback(_nothing)
+        return committed.addCallbacks(_nothing, self._not_committed)
+
+    def _not_committed(self, failure: Failure) -> None:
+        failure.trap(LinkError, AssemblyError)
+        # Whoever is gone runs nothing old; whoever is there must not.
+        if not self.link.is_lost:
+            self._unfit(f"cannot run a configuration that it had prepared: {failure.getErrorMessage()}")
 
     def abandon(self) -> None:
         """
@@ -103,8 +108,9 @@ class RemoteCarrier:
     def _bounded(self, asked: Deferred[Reply], seconds: float, what: str) -> Deferred[Any]:
         def gone(failure: Failure) -> Failure:
             if failure.check(TimeoutError):
-                self._silent(what)
-                raise LinkError(f"it took longer than {seconds:g} seconds {what}")
+                reason = f"took longer than {seconds:g} seconds {what}"
+                self._unfit(reason)
+                raise LinkError(f"it {reason}")
             return failure
 
         bounded: Deferred[Any] = asked.addTimeout(seconds, self._reactor)
@@ -128,7 +134,3 @@ def answer_control(control: IControl) -> dict[str, Callable[[Ask], Any]]:
 
 def _nothing(result: object) -> None:
     return None
-
-
-def _trap_gone(failure: Failure) -> None:
-    failure.trap(LinkError, AssemblyError)

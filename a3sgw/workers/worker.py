@@ -101,6 +101,8 @@ class Worker:
     """
 
     TOTALS_SECONDS: Final = 0.5
+    ALIVE_TURNS: Final = 20
+    """After so many turns without anything new the totals are told once more, so that the deciding side hears that all is well."""
     _log = Logger()
 
     def __init__(
@@ -121,6 +123,7 @@ class Worker:
         self._patience = 0.0
         self._prepared_patience = 0.0
         self._told: tuple[int, int] | None = None
+        self._turns = 0
         self._totals_call: Any = None
         self._draining: Deferred[int] | None = None
         self._is_drained = False
@@ -182,8 +185,10 @@ class Worker:
     def _tell_totals(self) -> None:
         self._totals_call = self._reactor.callLater(self.TOTALS_SECONDS, self._tell_totals)
         totals = self.carrier.totals()
-        if totals != self._told:
+        self._turns += 1
+        if totals != self._told or self._turns >= self.ALIVE_TURNS:
             self._told = totals
+            self._turns = 0
             self.link.tell("totals", *totals)
 
     # -- the end

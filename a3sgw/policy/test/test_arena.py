@@ -4,9 +4,11 @@ Tests of the memory that workers share.
 
 import gc
 import os
+import resource
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from a3sgw.errors import AssemblyError
 from a3sgw.policy import arena as module
 from a3sgw.policy.arena import Arena, ArenaFullError, Cells, fit_key, share_of
 
@@ -71,6 +73,14 @@ class ArenaTests(ArenaCase):
         """There is an end to it, and it is said."""
         self.assertRaises(ArenaFullError, self.first.take, "a", module._SIZE)
         self.assertRaises(ValueError, Arena, self.first.descriptor, 2, 2)
+
+    def test_cannot_be_had(self):
+        """Where there may be no such memory, that is said, and what to do."""
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, before)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+        error = self.assertRaises(AssemblyError, Arena.create, 2)
+        self.assertIn("cannot be had: File too large; raise the limit of file sizes, or set workers = 1", str(error))
 
     def test_many(self):
         """Many regions do not get in each other's way."""

@@ -387,6 +387,15 @@ class ReplacementTests(FleetCase):
         self.assertEqual(self.killed, [100])
 
 
+    def test_hanging_worker(self):
+        """One that says nothing for a minute is killed, whether it is asked anything or not; one that says something is not."""
+        self.take()
+        for _ in range(80):
+            self.reactor.advance(1)
+            self.workers[1].link.tell("totals", 0, 0)
+        self.assertEqual(set(self.killed), {100})
+
+
 class CountTests(FleetCase):
     """
     What is counted is counted for the gateway.
