@@ -14,10 +14,10 @@ from a3sgw.wire.http2 import ErrorCode, Fields
 if TYPE_CHECKING:
     from a3sgw.proxy.http2_server import Http2Server
 
-__all__ = ["Http2Listener"]
+__all__ = ["QUEUED_BYTES", "Http2Listener"]
 
-# Beyond this no further stream is taken until the client has taken something.
-_QUEUED_BYTES: Final = 1 << 22
+QUEUED_BYTES: Final = 1 << 22
+"""How much may wait to be sent on a connection. Beyond this no further stream is taken, and those that are there are held."""
 
 
 class Http2Listener:
@@ -36,7 +36,7 @@ class Http2Listener:
         A request arrived.
         """
         server = self._server
-        if server.session.queued > _QUEUED_BYTES:
+        if server.session.queued > QUEUED_BYTES:
             # It was not looked at, and may be sent again.
             server.session.reset(stream_id, ErrorCode.REFUSED_STREAM)
             return

@@ -23,8 +23,8 @@ from a3sgw.net.deadline import NEVER
 from a3sgw.net.stream import Stream
 from a3sgw.proxy.entrypoint import Entrypoint
 from a3sgw.proxy.forwarding import Forwarding, forwarding_for, judge_forwarding
-from a3sgw.proxy.http2_listener import Http2Listener
-from a3sgw.proxy.http2_stream import CONNECTION_SLOW, Http2Stream
+from a3sgw.proxy.http2_listener import QUEUED_BYTES, Http2Listener
+from a3sgw.proxy.http2_stream import CONNECTION_FULL, CONNECTION_SLOW, Http2Stream
 from a3sgw.wire.http2 import ErrorCode, Session, error_name
 
 __all__ = ["Http2Server"]
@@ -58,6 +58,7 @@ class Http2Server:
         "_idle_deadline",
         "_is_dirty",
         "_is_draining",
+        "_is_full",
         "_is_slow",
         "_stream",
         "_streams",
@@ -80,7 +81,7 @@ class Http2Server:
         self.now: Callable[[], float] = stream.now
         # Streams that were answered, but are not closed yet.
         self._unsent: set[Http2Stream] = set()
-        self._is_dirty = self._is_draining = self._is_slow = False
+        self._is_dirty = self._is_draining = self._is_full = self._is_slow = False
         self._use_entrypoint(door.entrypoint)
         listener = Http2Listener(self)
         self._streams = listener.streams
@@ -156,7 +157,8 @@ class Http2Server:
         """
         self._write_deadline = self.now() + self._entrypoint.timeouts.write
         self.watch(self._write_deadline)
-        self._slow_all()
+        self._is_slow = True
+        self._slow_all(CONNECTION_SLOW)
 
     def stream_drained(self) -> None:
         """
@@ -165,10 +167,13 @@ class Http2Server:
         self._write_deadline = NEVER
         self.touch()
 
-    def _slow_all(self) -> None:
-        self._is_slow = True
+    def _slow_all(self, reason: int) -> None:
         for stream in list(self._streams.values()):
-            stream.slow(CONNECTION_SLOW)
+            stream.slow(reason)
+
+    def _all_drained(self, reason: int) -> None:
+        for stream in list(self._streams.values()):
+            stream.drained(reason)
 
     def _end_streams(self, outcome: Outcome) -> None:
         streams = list(self._streams.values())
@@ -243,7 +248,8 @@ class Http2Server:
         session = self.session
         if stream.is_congested:
             # Streams that have begun since, too.
-            self._slow_all()
+            self._is_slow = True
+            self._slow_all(CONNECTION_SLOW)
             return
         data = session.collect()
         if data:
@@ -253,11 +259,16 @@ class Http2Server:
             return
         if self._is_slow:
             self._is_slow = False
-            for each in list(self._streams.values()):
-                each.drained(CONNECTION_SLOW)
+            self._all_drained(CONNECTION_SLOW)
         if session.waiting:
             for stream_id in session.waiting:
                 self._streams[stream_id].expect_progress()
+            if session.queued > QUEUED_BYTES:
+                self._is_full = True
+                self._slow_all(CONNECTION_FULL)
+        if self._is_full and session.queued < QUEUED_BYTES // 2:
+            self._is_full = False
+            self._all_drained(CONNECTION_FULL)
         if self._unsent:
             for each in self._unsent:
                 each.expect_progress()

@@ -30,13 +30,16 @@ from a3sgw.wire.http2_head import read_request_fields, read_request_trailers, re
 if TYPE_CHECKING:
     from a3sgw.proxy.http2_server import Http2Server
 
-__all__ = ["CONNECTION_SLOW", "STREAM_SLOW", "Http2Stream"]
+__all__ = ["CONNECTION_FULL", "CONNECTION_SLOW", "STREAM_SLOW", "Http2Stream"]
 
 STREAM_SLOW: Final = 1
 """The client has closed the window of the stream, or of the connection."""
 
 CONNECTION_SLOW: Final = 2
 """The client does not read its connection."""
+
+CONNECTION_FULL: Final = 4
+"""Too much waits on all streams of the connection together."""
 
 _ENDINGS: Final = frozenset([ErrorCode.NO_ERROR, ErrorCode.CANCEL])
 
@@ -280,7 +283,7 @@ class Http2Stream:
 
     def slow(self, reason: int) -> None:
         """
-        The client does not take the response, for one of the two reasons.
+        The client does not take the response, for one of the reasons above.
         """
         was_slow = self._slow
         self._slow |= reason

@@ -447,6 +447,39 @@ class BackPressureTests(Http2Case):
             self.carry()
         self.assertEqual(len(self.answer(stream).body), 10_000_000)
 
+    def test_full_connection(self):
+        """However many streams do not open their windows, what waits on a connection is bounded; and when they do, all is delivered."""
+        self.converse()
+        self.takes = False
+        streams = [self.request(fields("GET", f"/{number}")) for number in range(100)]
+        size = 300_000
+        for backend in self.dialogue.backends:
+            backend.peer.room = 100_000
+            backend.send(response("200 OK", f"Content-Length: {size}"))
+        rest = dict.fromkeys(self.dialogue.backends, size)
+        self.assertEqual(len(rest), 100)
+        (connection,) = self.dialogue.door().connections
+        most = 0
+        for _ in range(60):
+            for backend, left in rest.items():
+                if left and backend.is_writable():
+                    rest[backend] -= backend.send(bytes(min(left, 50_000)))
+                    self.dialogue.reactor.settle()
+                    most = max(most, connection.session.queued)
+        self.assertGreater(most, 4_000_000)
+        self.assertLess(most, 5_000_000)
+        self.takes = True
+        self.carry()
+        for stream in streams:
+            self.peer.increment_flow_control_window(1 << 20, stream)
+        self.peer.increment_flow_control_window(1 << 28)
+        for _ in range(100):
+            for backend, left in rest.items():
+                if left and backend.is_writable():
+                    rest[backend] -= backend.send(bytes(min(left, 50_000)))
+            self.carry()
+        self.assertEqual([len(self.answer(stream).body) for stream in streams], [size] * 100)
+
     def test_too_much_waits(self):
         """A client for which too much waits already gets no further stream, and may ask again later."""
         self.converse()
