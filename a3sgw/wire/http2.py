@@ -14,7 +14,7 @@ Hot path: see docs/hot-path.md.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, Final, Protocol
 
 import attrs
@@ -265,31 +265,13 @@ class Session:
         self._ahead = len(PREFACE) if is_server else 0
         self._part = self._last_words = b""
         self._next_stream_id = 1
-        self._gaps: deque[tuple[int, int]] = deque(maxlen=64)
+        self._gaps: deque[tuple[int, int]] | None = None
         self._last_stream_id = self._reset_there = 0
         self._is_announcing = self._is_ending = False
         self.has_peer_left = self.is_over = self.peer_allows_extended_connect = False
         self.peer_max_streams = 100
         self._connection = _connect(limits, is_server=is_server)
-        self._handlers = self._make_handlers()
-
-    def _make_handlers(self) -> dict[type, Callable[[Any], None]]:
-        return {
-            ngh2.RequestReceived: self._head_received,
-            ngh2.ResponseReceived: self._head_received,
-            ngh2.DataReceived: self._data_received,
-            ngh2.StreamClosed: self._stream_closed,
-            ngh2.WindowUpdated: self._idled,
-            ngh2.TrailersReceived: self._trailers_received,
-            ngh2.InformationalResponseReceived: self._interim_received,
-            ngh2.StreamReset: self._reset_received,
-            ngh2.SettingsReceived: self._settings_received,
-            ngh2.PingReceived: self._idled,
-            ngh2.PingAcknowledged: self._pong_received,
-            ngh2.PriorityUpdateReceived: self._idled,
-            ngh2.GoAwayReceived: self._goaway_received,
-            ngh2.ConnectionClosed: self._connection_closed,
-        }
+        self._handlers: _Handlers = _HANDLERS
 
     def __repr__(self) -> str:
         state = "over" if self.is_over else "ending" if self._is_ending else "open"
@@ -370,10 +352,12 @@ class Session:
             self._next_stream_id = expected + 2
             return True
         if stream_id > expected:
+            if self._gaps is None:
+                self._gaps = deque(maxlen=64)
             self._gaps.append((expected, stream_id - 2))
             self._next_stream_id = stream_id + 2
             return True
-        return not any(first <= stream_id <= last for first, last in self._gaps)
+        return self._gaps is None or not any(first <= stream_id <= last for first, last in self._gaps)
 
     def collect(self) -> bytes:
         """
@@ -597,7 +581,7 @@ class Session:
             return
         self._is_ending = True
         # What else it has sent is not looked at any more.
-        self._handlers = {ngh2.ConnectionClosed: lambda event: self._end(code)}
+        self._handlers = _LAST_HANDLERS
         try:
             self._connection.terminate_connection(code)
         except _CLOSED:
@@ -621,7 +605,7 @@ class Session:
                 # No handler: extensions that nobody asked for, and sessions that were let go of while they told.
                 handler = self._handlers.get(event.__class__)
                 if handler is not None:
-                    handler(event)
+                    handler(self, event)
                 if self.is_over:
                     return True
         return happened
@@ -708,6 +692,9 @@ class Session:
             self._listener.fault_found(code, event.debug_data.decode("ascii", "replace"), is_fatal=True)
         self._end(code)
 
+    def _terminated(self, event: ngh2.ConnectionClosed) -> None:
+        self._end(event.error_code)
+
     def _send_away(self, reason: str) -> None:
         """
         Have no more patience with the peer.
@@ -729,3 +716,24 @@ class Session:
         self._open.clear()
         self._handlers = {}
         self._listener.session_closed(code)
+
+
+# One table for all sessions, and another for those that hear nothing any more but their end.
+_Handlers = Mapping[type, Callable[[Session, Any], None]]
+_HANDLERS: Final[_Handlers] = {
+    ngh2.RequestReceived: Session._head_received,
+    ngh2.ResponseReceived: Session._head_received,
+    ngh2.DataReceived: Session._data_received,
+    ngh2.StreamClosed: Session._stream_closed,
+    ngh2.WindowUpdated: Session._idled,
+    ngh2.TrailersReceived: Session._trailers_received,
+    ngh2.InformationalResponseReceived: Session._interim_received,
+    ngh2.StreamReset: Session._reset_received,
+    ngh2.SettingsReceived: Session._settings_received,
+    ngh2.PingReceived: Session._idled,
+    ngh2.PingAcknowledged: Session._pong_received,
+    ngh2.PriorityUpdateReceived: Session._idled,
+    ngh2.GoAwayReceived: Session._goaway_received,
+    ngh2.ConnectionClosed: Session._connection_closed,
+}
+_LAST_HANDLERS: Final[_Handlers] = {ngh2.ConnectionClosed: Session._terminated}

@@ -6,8 +6,10 @@ import random
 
 import h2.exceptions
 
-from a3sgw.proxy.test.dialogues import config, response
+from a3sgw.proxy.test.dialogues import DialogueCase, config, response
 from a3sgw.proxy.test.http2_dialogues import Http2Case, fields
+from a3sgw.wire.http2 import PREFACE
+from a3sgw.wire.test.http2_peer import ACK, DATA, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame
 
 STEPS = 60
 
@@ -170,6 +172,30 @@ class CableTests(Http2Case):
             self.assertEqual(self.flushLoggedErrors(), [])
             words.update(ended)
         self.assertLessEqual({"completed", "client-closed", "response-malformed", "backend-closed"}, words)
+
+    def test_garbage(self):
+        """Whatever bytes come, nobody meets a bug, and nothing is left when the client has gone."""
+        chance = random.Random(11)
+        block = b"\x83\x86\x84\x41\x06a.test"
+        said = PREFACE + frame(SETTINGS, 0, 0) + frame(SETTINGS, ACK, 0)
+        for stream_id in (1, 3, 5, 7):
+            said += frame(HEADERS, 4, stream_id, block) + frame(DATA, 8, stream_id, b"\x03hello" + bytes(3))
+        said += frame(DATA, 1, 1, b"x") + frame(HEADERS, 5, 3, b"\0\x01a\x01b") + frame(RST_STREAM, 0, 5, bytes(3) + b"\x08")
+        said += frame(WINDOW_UPDATE, 0, 0, bytes(3) + b"\x09") + frame(PING, 0, 0, bytes(8)) + frame(GOAWAY, 0, 0, bytes(8))
+        for _ in range(300):
+            DialogueCase.converse(self)
+            mutated = bytearray(said)
+            for _ in range(chance.randrange(1, 5)):
+                mutated[chance.randrange(24, len(mutated))] = chance.randrange(256)
+            cut = chance.randrange(len(mutated))
+            for piece in (mutated[:cut], mutated[cut:]):
+                if piece and not (self.client.has_ended or self.client.was_reset):
+                    self.say(self.client, bytes(piece))
+            for backend in self.dialogue.backends:
+                if not (backend.is_closed or backend.was_reset or backend.has_ended):
+                    self.say(backend, response("200 OK", "Content-Length: 2", body=b"ok"))
+            super().tearDown()
+            self.assertEqual(self.flushLoggedErrors(), [])
 
     def tearDown(self):
         """
