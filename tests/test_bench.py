@@ -26,6 +26,7 @@ from contrib.bench.prober import percentile
 from contrib.bench.processes import BenchError, Cores, VoidRunError
 from contrib.bench.tls import make_certificate
 from contrib.bench.variations import ALL, REFUSED
+from contrib.bench.workers import capacity
 
 COUNTED = {
     "duration_us": 2000000,
@@ -485,6 +486,31 @@ class ClientTests(SynchronousTestCase):
         self.assertIsNone(doubt_memory(point))
         self.assertIn("100,001 clients", doubt_memory({**point, "remembered": 100_001}) or "")
         self.assertIn("memory grew by 41,943,040 bytes", doubt_memory({**point, "grown_bytes": 40 << 20}) or "")
+
+
+class WorkersTests(SynchronousTestCase):
+    """
+    What workers carry.
+    """
+
+    def test_capacity(self):
+        """
+        Two carry twice what one does if a request costs the same and they share evenly; else less.
+        """
+        self.assertEqual(capacity(2, 30.0, 30.0, [5.0, 5.0]), 2.0)
+        self.assertEqual(capacity(2, 30.0, 40.0, [5.0, 5.0]), 1.5)
+        self.assertEqual(capacity(4, 30.0, 30.0, [8.0, 0.0, 0.0, 0.0]), 1.0)
+
+    def test_configuration(self):
+        """
+        Each number of workers is what the configuration asks for, and none is left to the default.
+        """
+        plan = Plan(Path(self.mktemp()), 8080, 8081, 64, 0, None)
+        plan.directory.mkdir()
+        for count, name in enumerate(("one", "two", "three"), 1):
+            self.assertIsNotNone(Gateway(name, workers=count).launch(plan))
+            loaded = load(str(plan.directory / f"{name}.hcl"), {})
+            self.assertEqual((loaded.problems, loaded.valid_config().workers), ((), count))
 
 
 class MicroTests(SynchronousTestCase):

@@ -35,6 +35,8 @@ __all__ = ["Door", "DoorTally", "Gates", "bind"]
 _BACKLOG: Final = 4096
 _ACCEPTS_PER_EVENT: Final = 64
 _ACCEPTS_AMONG_SEVERAL: Final = 1
+# The others may be gone, so it must be enough for one alone.
+_ACCEPTS_LEFT: Final = 8
 _OUT_OF_RESOURCES: Final = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
 
 
@@ -283,7 +285,7 @@ class Door:
         What the other workers have left is for this one, whatever it has already.
         """
         self._resume()
-        self._accept(_ACCEPTS_AMONG_SEVERAL)
+        self._accept(_ACCEPTS_LEFT)
 
     def _accept(self, most: int) -> None:
         for _ in range(most):
