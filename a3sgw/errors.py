@@ -81,6 +81,7 @@ class Outcome(enum.Enum):
     TRANSFER_CODING_REFUSED = (400, "http_request_error", False, "Transfer coding other than a single chunked")
     CHUNK_MALFORMED = (400, "http_request_error", False, "Malformed chunk")
     TRAILER_REFUSED = (400, "http_request_error", False, "Malformed or forbidden trailer field")
+    BODY_MALFORMED = (400, "http_request_error", False, "Malformed request body")
     REQUEST_TIMEOUT = (408, "http_request_error", False, "Request took too long to arrive")
     REQUEST_LINE_TOO_LONG = (414, "http_request_error", False, "Request line too long")
     EXPECTATION_FAILED = (417, "http_request_error", False, "Expectation not supported")

@@ -55,10 +55,12 @@ __all__ = [
     "IOutbound",
     "IReceiver",
     "IRequestBodyHook",
+    "IRequestFilterSource",
     "IRequestHook",
     "IResponseHook",
     "IRetirable",
     "IStateSource",
+    "ITrailerFilter",
     "IUpstream",
 ]
 
@@ -393,6 +395,20 @@ class IRequestBodyHook(Interface):
         """
 
 
+class IRequestFilterSource(Interface):
+    """
+    Change the body of requests.
+    """
+
+    def request_filter(exchange: Exchange) -> IBodyFilter | None:
+        """
+        Return a filter for the body of this request, or `None` to leave it alone.
+
+        Called in the configured order when every request hook has let the head pass, for requests that have a body. Whoever changes its
+        length says so in `exchange.head` before. A filter raises `errors.ProtocolError` for a body that is not what it should be.
+        """
+
+
 class IAttemptHook(Interface):
     """
     Decide whether a failed attempt is repeated.
@@ -472,6 +488,17 @@ class IBodyFilter(Interface):
     def end() -> bytes:
         """
         Return what is left. Called once, at the end of the body, and never if the exchange is broken off.
+        """
+
+
+class ITrailerFilter(IBodyFilter):
+    """
+    Change one body, and put its trailers into it: there are none behind it then.
+    """
+
+    def end_with(trailers: Sequence[Field]) -> bytes:
+        """
+        Return what is left, as `end` does, which is not called.
         """
 
 

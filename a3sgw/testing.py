@@ -40,6 +40,7 @@ from a3sgw.interfaces import (
     IMiddlewareFactory,
     IReceiver,
     IRequestBodyHook,
+    IRequestFilterSource,
     IRequestHook,
     IResponseHook,
 )
@@ -75,6 +76,7 @@ MIDDLEWARE_PHASES = (
     ICompletionHook,
     IConnectionGate,
     IRequestBodyHook,
+    IRequestFilterSource,
     IRequestHook,
     IResponseHook,
 )

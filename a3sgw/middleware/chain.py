@@ -24,6 +24,7 @@ from a3sgw.interfaces import (
     ICompletionHook,
     IIdentitySource,
     IRequestBodyHook,
+    IRequestFilterSource,
     IRequestHook,
     IResponseHook,
 )
@@ -77,6 +78,7 @@ class Chain:
         "judges_backends",
         "length",
         "links",
+        "request_filters",
         "requests",
         "responses",
         "series",
@@ -89,6 +91,7 @@ class Chain:
             (position, link.middleware.on_request) for position, link in enumerate(links) if IRequestHook.providedBy(link.middleware)
         )
         self.bodies: Final = self._hooks(IRequestBodyHook, "on_request_body")
+        self.request_filters: Final = self._hooks(IRequestFilterSource, "request_filter")
         self.attempts: Final = self._hooks(IAttemptHook, "on_attempt_failed")
         self.backends: Final = tuple(link.middleware for link in links if IBackendHook.providedBy(link.middleware))
         self.judges_backends: Final = bool(self.backends)

@@ -229,8 +229,10 @@ class Exchange(Record):
         self.request_ended = ended
         passage = self._passage
         if passage is not None:
-            if not passage.body_received(piece, ended):
+            passed = passage.body_received(piece, ended)
+            if passed is None:
                 return
+            piece = passed
             if trailers:
                 trailers = passage.allowed_trailers(trailers)
         self._trailers = trailers
@@ -643,6 +645,8 @@ class Exchange(Record):
             if changed is None or not (changed or ended):
                 return
             piece = changed
+            if passage.takes_trailers:
+                trailers = ()
         self.bytes_sent += len(piece)
         downstream = self._downstream
         if not ended:
@@ -760,25 +764,27 @@ class Exchange(Record):
         """
         self._drop_upstream()
         if self._is_answered:
-            downstream = self._downstream
-            ends_with_status = self._ends_with_status
+            break_off = self._breaking_off(outcome)
             self._finish(outcome)
-            if ends_with_status:
-                downstream.send_end(status_fields(code_for(outcome, outcome.status or 500), outcome.message))
-            else:
-                downstream.abort()
+            break_off()
         else:
             if self._passage is not None:
                 self._passage.stop_waiting()
             self.refuse(outcome)
 
-    @property
-    def _ends_with_status(self) -> bool:
+    def _breaking_off(self, outcome: Outcome) -> Callable[[], object]:
         """
-        Whether the client expects a status after the body, which can still say that the answer is not complete.
+        Return how to end an answer that is not complete. A gRPC client expects a status after the body, which can say so.
         """
+        downstream = self._downstream
         head = self.head
-        return self.protocol == b"HTTP/2.0" and head is not None and head.grpc == GRPC and self._local_outcome is None
+        if head is None or head.grpc != GRPC or self._local_outcome is not None:
+            return downstream.abort  # type: ignore[no-any-return]
+        trailers = status_fields(code_for(outcome, outcome.status or 500), outcome.message)
+        passage = self._passage
+        if passage is not None and passage.takes_trailers:
+            return partial(downstream.send_body, passage.last_words(trailers), True)
+        return partial(downstream.send_end, trailers) if self.protocol == b"HTTP/2.0" else downstream.abort
 
     # -- what middlewares cause
 
@@ -788,6 +794,10 @@ class Exchange(Record):
         What of the request's body has arrived and was not sent yet.
         """
         return self._pending
+
+    @waiting_body.setter
+    def waiting_body(self, body: bytes) -> None:
+        self._pending = body
 
     def answer_instead(self, response: LocalResponse) -> None:
         """

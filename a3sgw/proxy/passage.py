@@ -22,8 +22,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from a3sgw.errors import Outcome
-from a3sgw.interfaces import IBodyFilter
+from a3sgw.errors import Outcome, ProtocolError
+from a3sgw.interfaces import IBodyFilter, ITrailerFilter
 from a3sgw.message import Field, LocalResponse, ResponseHead
 from a3sgw.middleware.chain import Chain, without_identity
 from a3sgw.refusal import proxy_status
@@ -55,10 +55,22 @@ class Passage:
     """
     The state of one exchange in one chain.
 
-    `judges_backends` says that `excluded` must be asked before a server is chosen.
+    `judges_backends` says that `excluded` must be asked before a server is chosen, `takes_trailers` that the trailers of the response
+    become a part of its body.
     """
 
-    __slots__ = ("_began_waiting", "_chain", "_exchange", "_filters", "_held", "_timer", "_waiting", "judges_backends")
+    __slots__ = (
+        "_began_waiting",
+        "_chain",
+        "_exchange",
+        "_filters",
+        "_held",
+        "_request_filters",
+        "_timer",
+        "_waiting",
+        "judges_backends",
+        "takes_trailers",
+    )
 
     LONGEST_WAIT: Final = 120.0
     """Seconds after which a hook that makes an exchange wait has failed; whoever waits for something has a bound of its own."""
@@ -69,9 +81,11 @@ class Passage:
         self._exchange = exchange
         self._chain = chain
         self._filters: list[IBodyFilter] | None = None
+        self._request_filters: list[IBodyFilter] = []
         self._held: _Held | None = None
         self._waiting: Deferred[Any] | None = None
         self.judges_backends = chain.judges_backends
+        self.takes_trailers = False
 
     # -- the request
 
@@ -99,7 +113,9 @@ class Passage:
             return
         if answer is None:
             exchange.passed = chain.length
-            if not chain.bodies or self._shows_waiting_body():
+            if chain.request_filters:
+                self._find_request_filters()
+            if not (chain.bodies or self._request_filters) or self._shows_waiting_body():
                 exchange.choose_and_try()
             return
         exchange.passed = position
@@ -124,24 +140,43 @@ class Passage:
         """
         exchange = self._exchange
         body, ended = exchange.waiting_body, exchange.request_ended
-        return not (body or not ended) or self.body_received(body, ended)
+        if not body and ended:
+            return True
+        changed = self.body_received(body, ended)
+        if changed is None:
+            return False
+        exchange.waiting_body = changed
+        return True
 
-    def body_received(self, piece: bytes, ended: bool) -> bool:
+    def _find_request_filters(self) -> None:
+        exchange = self._exchange
+        assert exchange.head is not None
+        if exchange.head.length:
+            found = [source(exchange) for source in self._chain.request_filters]
+            self._request_filters = [each for each in found if each is not None]
+
+    def body_received(self, piece: bytes, ended: bool) -> bytes | None:
         """
-        Show a piece of the request's body to the hooks; return whether it may be sent on.
+        Show a piece of the request's body to the hooks; return what may be sent on of it, or `None` if it was answered.
         """
         exchange = self._exchange
         if not piece and not ended:
-            return True
+            return piece
         if exchange.passed < self._chain.length:
             # They see it when the head has passed.
-            return True
+            return piece
         for hook in self._chain.bodies:
             response = hook(exchange, piece, ended)
             if response is not None:
                 self._answer(self._position_of(hook), response)
-                return False
-        return True
+                return None
+        if not self._request_filters:
+            return piece
+        try:
+            return _through(self._request_filters, piece, ended, ())
+        except ProtocolError as error:
+            exchange.request_refused(error.outcome, str(error))
+            return None
 
     def allowed_trailers(self, trailers: Sequence[Field]) -> Sequence[Field]:
         """
@@ -282,8 +317,9 @@ class Passage:
                 filters = [found for source in sources if (found := source(self._exchange, head)) is not None]
                 if filters:
                     self._filters = filters
-                    piece = self._filtered(piece, ended)
-                    if ended and not response.trailers:
+                    self.takes_trailers = any(ITrailerFilter.providedBy(each) for each in filters)
+                    piece = _through(filters, piece, ended, response.trailers)
+                    if ended and (self.takes_trailers or not response.trailers):
                         head.length = head.declared_length = len(piece)
                     else:
                         head.length = CHUNKED
@@ -293,7 +329,7 @@ class Passage:
                 head, piece = self._exchange.replace_response(self._exchange.own_refusal(Outcome.INTERNAL_ERROR))
                 self._filters = None
                 ended = True
-        self._exchange.send_response(head, piece, ended, response.trailers if ended else ())
+        self._exchange.send_response(head, piece, ended, response.trailers if ended and not self.takes_trailers else ())
 
     def response_body_received(self, piece: bytes, ended: bool, trailers: Sequence[Field]) -> bytes | None:
         """
@@ -307,15 +343,13 @@ class Passage:
             held.ended = ended
             held.trailers = trailers
             return None
-        return piece if self._filters is None else self._filtered(piece, ended)
+        return piece if self._filters is None else _through(self._filters, piece, ended, trailers)
 
-    def _filtered(self, piece: bytes, ended: bool) -> bytes:
-        for each in self._filters or ():
-            if piece:
-                piece = each.feed(piece)
-            if ended:
-                piece += each.end()
-        return piece
+    def last_words(self, trailers: Sequence[Field]) -> bytes:
+        """
+        Return what ends a body that breaks off, where `takes_trailers`.
+        """
+        return _through(self._filters or (), b"", True, trailers)
 
     # -- the end
 
@@ -395,6 +429,18 @@ class Passage:
     def _hook_failed(self, position: int, failure: Failure) -> None:
         self._report(position, failure)
         self._exchange.answer_instead(self._exchange.own_refusal(Outcome.INTERNAL_ERROR))
+
+
+def _through(filters: Sequence[IBodyFilter], piece: bytes, ended: bool, trailers: Sequence[Field]) -> bytes:
+    """
+    Return what becomes of a piece of a body on its way through `filters`.
+    """
+    for each in filters:
+        if piece:
+            piece = each.feed(piece)
+        if ended:
+            piece += each.end_with(trailers) if hasattr(each, "end_with") else each.end()
+    return piece
 
 
 def _explained(response: LocalResponse) -> LocalResponse:
