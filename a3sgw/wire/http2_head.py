@@ -40,6 +40,7 @@ __all__ = ["read_request_fields", "read_request_trailers", "response_fields", "t
 _known_line: Final = REQUEST_LINES.get
 _judge_line: Final = REQUEST_LINES.judge
 _STATUSES: Final = {status: (b":status", b"%d" % status) for status in range(100, 600)}
+_OF_CONNECTIONS: Final = frozenset([b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"])
 _MAX_TRAILER_BYTES: Final = 16384
 _MAX_TRAILER_COUNT: Final = 128
 
@@ -184,10 +185,11 @@ def read_request_trailers(fields: Fields) -> list[Field]:
 
 def response_fields(head: ResponseHead, date: bytes) -> list[tuple[bytes, bytes]]:
     """
-    Return the header fields of a response, with `date` if it has none.
+    Return the header fields of a response, with `date` if it has none. Those about the connection, which only a middleware may have put
+    there, would make it malformed and are left out (RFC 9113 section 8.2.2).
     """
     fields = [_STATUSES[head.status]]
-    fields += [field[:2] for field in head.fields]
+    fields += [field[:2] for field in head.fields if field[0] not in _OF_CONNECTIONS]
     if not head.has_date and head.status >= 200:
         fields.append((b"date", date))
     if head.declared_length >= 0:

@@ -139,6 +139,13 @@ class ResponseTests(SynchronousTestCase):
         self.assertEqual(response_fields(head, b"D"), own)
         self.assertEqual(trailer_fields(head.fields[:1]), [(b"x-a", b"B")])
 
+    def test_fields_of_connections(self):
+        """What is about a connection is not said over HTTP/2, whoever put it there."""
+        head = ResponseHead(426, status_line(426))
+        head.fields = [make_field(name, b"x") for name in (b"Connection", b"Upgrade", b"Keep-Alive", b"X-A")]
+        head.has_date = True
+        self.assertEqual(response_fields(head, b"D"), [(b":status", b"426"), (b"x-a", b"x")])
+
     def test_interim(self):
         """An interim response gets no date."""
         self.assertEqual(response_fields(ResponseHead(103, status_line(103)), b"D"), [(b":status", b"103")])
