@@ -239,6 +239,7 @@ def _http2(terms: Http2Config, limits: LimitsConfig) -> SessionLimits:
         max_header_count=2 * limits.max_header_count + 512,
         advertised_header_bytes=bytes_at_most,
         resets=terms.max_concurrent_streams,
+        allows_extended_connect=True,
     )
 
 

@@ -11,11 +11,16 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any
 
+import h2.config
+import h2.connection
+import h2.events
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Protocol, Side
 from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import Server, ServerConnection, serve
 from websockets.typing import Subprotocol
@@ -449,3 +454,92 @@ class ReloadTests(OwnGatewayCase):
         wait_until(lambda: (1001, "") in self.backend.ended, "the server knows")
         self.assertNotIn("Traceback", gateway.stderr())
         gateway.wait(PATIENCE)
+
+
+class Http2WebSocket:
+    """
+    A WebSocket on a stream of an HTTP/2 connection (RFC 8441): HTTP/2 by `h2`, frames by `websockets`.
+    """
+
+    def __init__(self, port: int, path: str) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None, validate_outbound_headers=False))
+        self.h2.initiate_connection()
+        self.protocol = Protocol(Side.CLIENT, max_size=1 << 25)
+        self.status = 0
+        self.texts: list[bytes] = []
+        self._exchange(lambda: self.h2.remote_settings.enable_connect_protocol == 1)
+        pseudo = {b":method": b"CONNECT", b":protocol": b"websocket", b":scheme": b"http", b":authority": b"test", b":path": path.encode()}
+        self.h2.send_headers(1, [*pseudo.items(), (b"sec-websocket-version", b"13")])
+        self._exchange(lambda: self.status != 0)
+
+    def _exchange(self, suffices: Callable[[], bool]) -> None:
+        """
+        Send what there is to send, and read until it suffices.
+        """
+        while True:
+            self.socket.sendall(self.h2.data_to_send())
+            if suffices():
+                return
+            data = self.socket.recv(65536)
+            assert data, "the connection ended"
+            for event in self.h2.receive_data(data):
+                if isinstance(event, h2.events.ResponseReceived):
+                    self.status = int(dict(event.headers)[b":status"])
+                elif isinstance(event, h2.events.DataReceived):
+                    self.h2.acknowledge_received_data(event.flow_controlled_length, 1)
+                    self.protocol.receive_data(event.data)
+            frames = [event for event in self.protocol.events_received() if isinstance(event, Frame)]
+            self.texts += [bytes(frame.data) for frame in frames if frame.opcode is Opcode.TEXT]
+
+    def ask(self, text: bytes) -> bytes:
+        """
+        Say something and return what is said next.
+        """
+        self.protocol.send_text(text)
+        for data in self.protocol.data_to_send():
+            while data:
+                self._exchange(lambda: self.h2.local_flow_control_window(1) > 0)
+                size = min(self.h2.local_flow_control_window(1), self.h2.max_outbound_frame_size)
+                self.h2.send_data(1, data[:size])
+                data = data[size:]
+        self._exchange(lambda: bool(self.texts))
+        return self.texts.pop(0)
+
+    def close(self) -> tuple[int, str]:
+        """
+        Close with 4001, and return what the other side says to that.
+        """
+        self.protocol.send_close(4001, "enough")
+        self.h2.send_data(1, b"".join(self.protocol.data_to_send()))
+        self._exchange(lambda: self.protocol.close_rcvd is not None)
+        self.socket.close()
+        closed = self.protocol.close_rcvd
+        assert closed is not None
+        return closed.code, closed.reason
+
+
+class Http2Tests(WebSocketCase):
+    """
+    The same over HTTP/2.
+    """
+
+    def test_over_http2(self):
+        """
+        A WebSocket over HTTP/2 reaches a server that speaks HTTP/1.1, with large messages and its own closing code.
+        """
+        client = Http2WebSocket(self.port, "/ws/echo?h2")
+        self.assertEqual(client.status, 200)
+        self.assertEqual(client.ask(b"hello"), b"hello")
+        large = b"x" * 1_000_000
+        self.assertEqual(client.ask(large), large)
+        self.assertEqual(client.close(), (4001, "enough"))
+        wait_until(lambda: (4001, "enough") in self.backend.ended, "the server knows")
+        self.check_unharmed()
+
+    def test_refused(self):
+        """
+        What the server says instead is heard.
+        """
+        self.assertEqual(Http2WebSocket(self.port, "/ws/refuse").status, 403)
+        self.assertEqual(Http2WebSocket(self.port, "/dead/echo").status, 502)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from a3sgw.proxy.http2_connect import Http2Connect
 from a3sgw.proxy.http2_stream import STREAM_SLOW, Http2Stream
 from a3sgw.wire.http2 import ErrorCode, Fields
 
@@ -18,6 +19,7 @@ __all__ = ["QUEUED_BYTES", "Http2Listener"]
 
 QUEUED_BYTES: Final = 1 << 22
 """How much may wait to be sent on a connection. Beyond this no further stream is taken, and those that are there are held."""
+_CONNECT: Final = (b":method", b"CONNECT")
 
 
 class Http2Listener:
@@ -40,7 +42,12 @@ class Http2Listener:
             # It was not looked at, and may be sent again.
             server.session.reset(stream_id, ErrorCode.REFUSED_STREAM)
             return
-        self.streams[stream_id] = stream = Http2Stream(server, stream_id, request_ended=ended)
+        stream: Http2Stream
+        if not ended and _CONNECT in fields[:5]:
+            stream = Http2Connect(server, stream_id)
+        else:
+            stream = Http2Stream(server, stream_id, request_ended=ended)
+        self.streams[stream_id] = stream
         server.guard(stream, stream.head_received, fields, ended)
 
     def interim_received(self, stream_id: int, fields: Fields) -> None:

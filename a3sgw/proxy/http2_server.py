@@ -348,8 +348,7 @@ class Http2Server:
         End the connection now: exchanges that have not been answered are told why, those that have are broken off.
         """
         for stream in list(self._streams.values()):
-            if stream.exchange is not None:
-                self.guard(stream, stream.exchange.request_refused, Outcome.SHUTTING_DOWN, "the time for draining is over")
+            self.guard(stream, stream.stop)
         answers = self.session.collect()
         self.session.terminate(ErrorCode.NO_ERROR)
         self._stream.write(answers + self.session.collect())

@@ -9,7 +9,7 @@ Hot path: see docs/hot-path.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -24,13 +24,17 @@ from a3sgw.proxy.date import date_line
 from a3sgw.proxy.entrypoint import Entrypoint
 from a3sgw.proxy.exchange import Exchange, new_request_id
 from a3sgw.wire.grpc import GRPC
+from a3sgw.wire.http1 import RequestLimits
 from a3sgw.wire.http2 import ErrorCode, Fields, error_name
 from a3sgw.wire.http2_head import read_request_fields, read_request_trailers, response_fields, trailer_fields
 
 if TYPE_CHECKING:
     from a3sgw.proxy.http2_server import Http2Server
 
-__all__ = ["CONNECTION_FULL", "CONNECTION_SLOW", "STREAM_SLOW", "Http2Stream"]
+__all__ = ["CONNECTION_FULL", "CONNECTION_SLOW", "STREAM_SLOW", "Http2Stream", "RequestReader"]
+
+RequestReader = Callable[[Fields, bool, bytes, RequestLimits], tuple[RequestHead, list[Field]]]
+"""`wire.http2_head.read_request_fields`, or what reads other requests."""
 
 STREAM_SLOW: Final = 1
 """The client has closed the window of the stream, or of the connection."""
@@ -105,9 +109,9 @@ class Http2Stream:
 
     # -- reading the request
 
-    def head_received(self, fields: Fields, ended: bool) -> None:
+    def head_received(self, fields: Fields, ended: bool, read: RequestReader = read_request_fields) -> None:
         """
-        Begin the exchange.
+        Begin the exchange of the request that `read` finds in `fields`.
         """
         started = monotonic()
         connection = self._connection
@@ -116,7 +120,7 @@ class Http2Stream:
         head: RequestHead | None = None
         try:
             # Behind a proxy that has ended TLS, `https` is true.
-            head, forwarded = read_request_fields(fields, ended, b"" if connection.is_trusted else caller.scheme, entrypoint.limits)
+            head, forwarded = read(fields, ended, b"" if connection.is_trusted else caller.scheme, entrypoint.limits)
             forwarding = connection.forwarding
             if forwarded:
                 forwarding = connection.judge_forwarding(forwarded)
@@ -278,6 +282,13 @@ class Http2Stream:
             self.body_deadline = NEVER
             self._connection.session.reset_when_sent(self.stream_id, ErrorCode.NO_ERROR)
         self._connection.response_ended(self)
+
+    def stop(self) -> None:
+        """
+        End now: an exchange that has not been answered is told why, one that has is broken off.
+        """
+        if self.exchange is not None:
+            self.exchange.request_refused(Outcome.SHUTTING_DOWN, "the time for draining is over")
 
     # -- what else the connection reports
 

@@ -7,13 +7,15 @@ refuse, so that no backend is asked to.
 
 from __future__ import annotations
 
+import base64
+import os
 import re
 from typing import Final
 
 from a3sgw.errors import DownstreamError, Outcome
 from a3sgw.message import RequestHead, get_all_fields
 
-__all__ = ["WEBSOCKET", "check_websocket", "protocols"]
+__all__ = ["VERSION", "WEBSOCKET", "check_websocket", "new_key", "protocols"]
 
 WEBSOCKET: Final = b"websocket"
 _PROTOCOL: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+(?:/[!#$%&'*+.^_`|~0-9a-z-]+)?")
@@ -21,7 +23,15 @@ _PROTOCOL: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+(?:/[!#$%&'*+.^_`|~0-9a
 _HTTP: Final = re.compile(rb"h2|http|tls")
 # Sixteen bytes.
 _KEY: Final = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")
-_VERSION: Final = b"13"
+VERSION: Final = b"13"
+"""The version of RFC 6455, and the only one."""
+
+
+def new_key() -> bytes:
+    """
+    Return a key for a handshake that came without one.
+    """
+    return base64.b64encode(os.urandom(16))
 
 
 def protocols(upgrade: bytes) -> list[bytes]:
@@ -39,7 +49,7 @@ def check_websocket(head: RequestHead, *, is_nominated: bool) -> None:
     `is_nominated` says that `Connection` names `upgrade`.
     """
     versions = get_all_fields(head.fields, b"sec-websocket-version")
-    if len(versions) == 1 and versions[0] != _VERSION:
+    if len(versions) == 1 and versions[0] != VERSION:
         raise DownstreamError(Outcome.WEBSOCKET_VERSION_REFUSED, repr(versions[0][:64]))
     keys = get_all_fields(head.fields, b"sec-websocket-key")
     for is_wrong, what in (

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from a3sgw.errors import DownstreamError, Outcome, ProtocolError
-from a3sgw.message import Field, RequestHead, ResponseHead
+from a3sgw.message import Field, RequestHead, ResponseHead, get_all_fields
 from a3sgw.wire.fields import (
     CONTENT_LENGTH,
     CONTENT_TYPE,
@@ -32,10 +32,11 @@ from a3sgw.wire.fields import (
     UNDERSCORE,
     USER_AGENT,
 )
+from a3sgw.wire.handshake import VERSION, WEBSOCKET, new_key
 from a3sgw.wire.http1 import CHUNKED, REQUEST_LINES, RequestLimits, read_request_line
 from a3sgw.wire.http2 import Fields
 
-__all__ = ["read_request_fields", "read_request_trailers", "response_fields", "trailer_fields"]
+__all__ = ["read_connect_fields", "read_request_fields", "read_request_trailers", "response_fields", "trailer_fields"]
 
 _known_line: Final = REQUEST_LINES.get
 _judge_line: Final = REQUEST_LINES.judge
@@ -143,6 +144,24 @@ def read_request_fields(fields: Fields, ended: bool, scheme: bytes, limits: Requ
         raise DownstreamError(error.outcome, error.detail) from None
     if not ended and not head.has_length:
         head.length = CHUNKED
+    return head, forwarded
+
+
+def read_connect_fields(fields: Fields, ended: bool, scheme: bytes, limits: RequestLimits) -> tuple[RequestHead, list[Field]]:
+    """
+    As `read_request_fields`, but read an extended CONNECT (RFC 8441) as the handshake that it would be over HTTP/1.1. The plain CONNECT is
+    not supported.
+    """
+    if (b":protocol", WEBSOCKET) not in fields:
+        raise DownstreamError(Outcome.METHOD_NOT_SUPPORTED, "CONNECT")
+    others = [field for field in fields if field[0] not in (b":method", b":protocol", b"sec-websocket-key")]
+    head, forwarded = read_request_fields([(b":method", b"GET"), *others, (b"sec-websocket-key", new_key())], ended, scheme, limits)
+    if get_all_fields(head.fields, b"sec-websocket-version") != [VERSION]:
+        # 426 needs fields that HTTP/2 does not have.
+        raise DownstreamError(Outcome.WEBSOCKET_HANDSHAKE_MALFORMED, "no Sec-WebSocket-Version of 13")
+    if head.has_length:
+        raise DownstreamError(Outcome.WEBSOCKET_HANDSHAKE_MALFORMED, "with a body")
+    head.upgrade = WEBSOCKET
     return head, forwarded
 
 
