@@ -25,7 +25,7 @@ from a3sgw.assembly import Generation, Kit, assembling, retire_parts
 from a3sgw.assembly_parts import Crew
 from a3sgw.config.model import AccessLogConfig, GatewayConfig, MetricsConfig
 from a3sgw.errors import AssemblyError
-from a3sgw.gauges import PastCounts, backend_gauges, middleware_gauges, retain_series, service_gauges
+from a3sgw.gauges import PastCounts, backend_gauges, certificate_gauges, middleware_gauges, retain_series, service_gauges
 from a3sgw.interfaces import ICarrier, IControl, ILogSink
 from a3sgw.listen.door import Door, DoorTally, bind
 from a3sgw.listen.places import Place, find_place, refuse_overlap
@@ -377,6 +377,7 @@ class Carrier:
             "accepted": dict(self._tally.accepted),
             "refused": [[*key, value] for key, value in self._tally.refused.items()],
             "http2_faults": [[*key, value] for key, value in self._tally.faults.items()],
+            "certificates": [] if generation is None else certificate_gauges(generation.parts),
             "udp_sessions": {name: len(door.sessions) for name, door in self._udp.doors().items()},
             "udp_begun": dict(self._udp.tally.begun),
             "udp_dropped": [[*key, count] for key, count in self._udp.tally.dropped.items()],

@@ -17,7 +17,7 @@ from a3sgw.observe.snapshot import BackendGauge, MiddlewareGauge, ServiceGauge
 from a3sgw.service.backend import Backend
 from a3sgw.service.service import Service
 
-__all__ = ["PastCounts", "backend_gauges", "middleware_gauges", "retain_series", "service_gauges"]
+__all__ = ["PastCounts", "backend_gauges", "certificate_gauges", "middleware_gauges", "retain_series", "service_gauges"]
 
 _log = Logger()
 
@@ -53,6 +53,18 @@ def _backend_gauge(service: str, backend: Backend, turn: int) -> BackendGauge:
         "idle": sum(pool.idle for pool in backend.pools),
         "leased": sum(pool.leased for pool in backend.pools),
     }
+
+
+def certificate_gauges(parts: Mapping[Hashable, Any]) -> list[list[Any]]:
+    """
+    Return a row for each certificate of each entrypoint: whose it is, the names on it, and when it ends.
+    """
+    return [
+        [key[1], names, end]
+        for key, part in parts.items()
+        if isinstance(key, tuple) and key[0] == "certificates"
+        for names, end in part.expiries()
+    ]
 
 
 class PastCounts:

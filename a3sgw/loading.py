@@ -7,6 +7,7 @@ From files or a text to a configuration that has been checked in every way that 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import attrs
@@ -94,6 +95,21 @@ def middleware_problems(
         else:
             (gates if IConnectionGate.providedBy(built) else others).add(name)
     report_misplaced(config, gates, others, findings)
+    return findings.problems
+
+
+def entrypoint_warnings(config: GatewayConfig, positions: Mapping[str, Position]) -> list[Problem]:
+    """
+    Return what clients will not like about the certificates of entrypoints.
+    """
+    findings = Findings(positions)
+    for name, entrypoint in config.entrypoints.items():
+        if entrypoint.tls is not None:
+            from a3sgw.assembly_tls import tls_warnings
+
+            for attribute, text in tls_warnings(entrypoint.tls, time.time()):
+                place = f"{item_path('entrypoints', name)}.tls.{attribute}"
+                findings.report(place, f"{place} {text}")
     return findings.problems
 
 
@@ -303,12 +319,12 @@ def _is_same(one: str, other: str) -> bool:
 
 def check_build(loaded: Loaded, catalog: Catalog, strategies: Strategies | None = None) -> Loaded:
     """
-    Return `loaded` with the problems of its rules, its services and its middlewares added.
+    Return `loaded` with the problems of its entrypoints, its rules, its services and its middlewares added.
     """
     config, positions = loaded.config, loaded.positions
     if config is None:
         return loaded
-    warnings = udp_warnings(config, positions)
+    warnings = [*udp_warnings(config, positions), *entrypoint_warnings(config, positions)]
     if warnings:
         loaded = attrs.evolve(loaded, warnings=(*loaded.warnings, *warnings))
     found = rule_problems(config, positions)

@@ -48,7 +48,7 @@ ROOT = Path(a3sgw.__file__).resolve().parent.parent
 PATIENCE = 15.0
 """Seconds that anything may take which should take less than one."""
 
-_PACKAGES = {"nginx": "nginx-light", "curl": "curl", "haproxy": "haproxy", "redis-server": "redis-server", "h2load": "nghttp2-client"}
+_PACKAGES = {"nginx": "nginx-light", "h2load": "nghttp2-client", "testssl": "testssl.sh"}
 _given_ports: set[int] = set()
 
 

@@ -236,6 +236,11 @@ def _doors(snapshot: Mapping[str, Any]) -> Iterator[str]:
     faults = {tuple(labels): count for *labels, count in gauges["http2_faults"]}
     text = "Errors of HTTP/2 clients, by what they cost: a stream or the connection."
     yield from _family("gateway_http2_errors_total", text, ("entrypoint", "scope", "error"), faults)
+    ends: dict[tuple[str, str], float] = {}
+    for entrypoint, names, end in gauges["certificates"]:
+        ends[entrypoint, names] = min(end, ends.get((entrypoint, names), end))
+    text = "When a certificate of an entrypoint ends, in seconds since 1970; of several for the same names, the first."
+    yield from _family("gateway_certificate_expiry_timestamp_seconds", text, ("entrypoint", "names"), ends, "gauge")
     unrouted = {(row["entrypoint"],): _requests(row["cells"]) for row in snapshot["series"] if row["entrypoint"] is not None}
     text = "Requests that no route took: nothing matched, or they were refused or answered before."
     yield from _family("gateway_unrouted_requests_total", text, ("entrypoint",), unrouted)

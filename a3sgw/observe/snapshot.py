@@ -93,9 +93,9 @@ class Gauges(TypedDict):
 
     `active_connections`: open client connections on http entrypoints. `open`: entrypoint → open client connections. `accepted`: entrypoint
     → connections since start. `refused`: rows of `[entrypoint, reason, connections since start]`, `http2_faults` of `[entrypoint, stream
-    or connection, error, number since start]`. `udp_sessions`: entrypoint → sessions now. `udp_begun`: entrypoint → sessions since start.
-    `udp_dropped`: rows of `[entrypoint, reason, datagrams since start]`. `access_log_dropped`: lines since start. What counts "since start"
-    must not go down.
+    or connection, error, number since start]`, `certificates` of `[entrypoint, names, seconds since 1970 when it ends]`. `udp_sessions`:
+    entrypoint → sessions now. `udp_begun`: entrypoint → sessions since start. `udp_dropped`: rows of `[entrypoint, reason, datagrams since
+    start]`. `access_log_dropped`: lines since start. What counts "since start" must not go down.
     """
 
     active_connections: int
@@ -106,6 +106,7 @@ class Gauges(TypedDict):
     accepted: dict[str, int]
     refused: list[list[Any]]
     http2_faults: list[list[Any]]
+    certificates: list[list[Any]]
     udp_sessions: dict[str, int]
     udp_begun: dict[str, int]
     udp_dropped: list[list[Any]]
@@ -265,6 +266,7 @@ def _merged_gauges(parts: Sequence[Gauges]) -> Gauges:
     udp_dropped = _grouped((row for part in parts for row in part["udp_dropped"]), lambda row: tuple(row[:2]))
     refused = _grouped((row for part in parts for row in part["refused"]), lambda row: tuple(row[:2]))
     faults = _grouped((row for part in parts for row in part["http2_faults"]), lambda row: tuple(row[:3]))
+    certificates = _grouped((row for part in parts for row in part["certificates"]), lambda row: tuple(row[:2]))
     return {
         "active_connections": sum(part["active_connections"] for part in parts),
         "backends": [_merged_backend(rows) for rows in backends.values()],
@@ -287,6 +289,8 @@ def _merged_gauges(parts: Sequence[Gauges]) -> Gauges:
         "accepted": _summed(part["accepted"] for part in parts),
         "refused": [[*key, sum(row[2] for row in rows)] for key, rows in refused.items()],
         "http2_faults": [[*key, sum(row[3] for row in rows)] for key, rows in faults.items()],
+        # One of several for the same names, or a worker that has yet to see a new one: what ends first matters.
+        "certificates": [[*key, min(row[2] for row in rows)] for key, rows in certificates.items()],
         "udp_sessions": _summed(part["udp_sessions"] for part in parts),
         "udp_begun": _summed(part["udp_begun"] for part in parts),
         "udp_dropped": [[*key, sum(row[2] for row in rows)] for key, rows in udp_dropped.items()],
@@ -318,6 +322,7 @@ def remainder_of(snapshot: Mapping[str, Any], config: GatewayConfig) -> dict[str
             **gauges,
             "active_connections": 0,
             "open": {},
+            "certificates": [],
             "udp_sessions": {},
             "backends": [],
             "services": [{**row, "waiting": None, "in_use": None} for row in gauges["services"] if row["service"] in config.services],

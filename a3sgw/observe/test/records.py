@@ -108,6 +108,7 @@ def make_gauges(**levels: Any) -> Gauges:
         "accepted": {},
         "refused": [],
         "http2_faults": [],
+        "certificates": [],
         "access_log_dropped": 0,
         **levels,
     }

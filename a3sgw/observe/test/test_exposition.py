@@ -45,6 +45,7 @@ GAUGES = make_gauges(
     accepted={"public": 9},
     refused=[["public", "limit", 2], ["public", "address", 1]],
     http2_faults=[["public", "stream", "PROTOCOL_ERROR", 4]],
+    certificates=[["public", "a.test", 2000.5], ["public", "a.test", 1000.5]],
     access_log_dropped=6,
 )
 
@@ -312,6 +313,7 @@ class RenderTests(SynchronousTestCase):
                 ("gateway_connections_accepted_total", {"entrypoint": "public"}, 9),
                 ("gateway_connections_refused_total", {"entrypoint": "public", "reason": "limit"}, 2),
                 ("gateway_http2_errors_total", {"entrypoint": "public", "scope": "stream", "error": "PROTOCOL_ERROR"}, 4),
+                ("gateway_certificate_expiry_timestamp_seconds", {"entrypoint": "public", "names": "a.test"}, 1000.5),
                 ("gateway_access_log_dropped_lines_total", {}, 6),
                 ("gateway_config_reloads_total", {"result": "success"}, 2),
                 ("gateway_config_reloads_total", {"result": "failure"}, 0),

@@ -65,6 +65,7 @@ class MergeSnapshotsTests(SynchronousTestCase):
                     accepted={"public": 5},
                     refused=[["public", "limit", 1]],
                     http2_faults=[["public", "stream", "PROTOCOL_ERROR", 1]],
+                    certificates=[["public", "a.test", 2000.0], ["public", "b.test", 4000.0]],
                     services=[make_service(waiting=2, in_use=1, failovers=3, retries=4, copies={"sent": 1}, hedges={"won": 5})],
                     udp_sessions={"dns": 1},
                     udp_begun={"dns": 2},
@@ -79,6 +80,7 @@ class MergeSnapshotsTests(SynchronousTestCase):
                     accepted={"public": 1, "private": 1},
                     refused=[["public", "limit", 1], ["public", "address", 1]],
                     http2_faults=[["public", "stream", "PROTOCOL_ERROR", 2], ["public", "connection", "PROTOCOL_ERROR", 1]],
+                    certificates=[["public", "a.test", 1000.0]],
                     services=[
                         make_service(waiting=20, in_use=10, failovers=30, retries=40, copies={"sent": 10, "failed": 20}),
                         make_service(service="users"),
@@ -106,6 +108,7 @@ class MergeSnapshotsTests(SynchronousTestCase):
                 "accepted": {"public": 6, "private": 1},
                 "refused": [["public", "limit", 2], ["public", "address", 1]],
                 "http2_faults": [["public", "stream", "PROTOCOL_ERROR", 3], ["public", "connection", "PROTOCOL_ERROR", 1]],
+                "certificates": [["public", "a.test", 1000.0], ["public", "b.test", 4000.0]],
                 "udp_sessions": {"dns": 11},
                 "udp_begun": {"dns": 22, "log": 5},
                 "udp_dropped": [["dns", "no-route", 33], ["log", "no-backend", 6]],
