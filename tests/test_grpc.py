@@ -265,7 +265,20 @@ class RefusalTests(GrpcCase):
         error: Any = self.fail("Once", b"", to="shut")
         said = {**dict(error.initial_metadata() or ()), **dict(error.trailing_metadata() or ())}
         self.assertIn('details="access-denied"', said["proxy-status"])
-        wait_until(lambda: any(record["outcome"] == "access-denied" for record in read_records(self.log)), "the log tells of it", 5.0)
+        wait_until(lambda: self.logged(outcome="access-denied", grpc_status=7), "the log tells of it", 5.0)
+
+    def test_statuses_are_logged(self) -> None:
+        """The access log tells each call's status, whoever it came from."""
+        self.call("Once", b"")
+        self.fail("Fail", b"5")
+        for status in (0, 5):
+            wait_until(lambda told=status: self.logged(outcome="completed", grpc_status=told), f"the log tells of {status}", 5.0)
+
+    def logged(self, **expected: Any) -> bool:
+        """
+        Tell whether the access log has a line with all of this.
+        """
+        return any(expected.items() <= record.items() for record in read_records(self.log))
 
 
 class ServiceTests(GrpcCase):

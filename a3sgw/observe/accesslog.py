@@ -198,7 +198,7 @@ class _JSONLines:
         first_byte = record.first_byte
         leased = record.leased
         outcome = record.outcome
-        return _JSON_LINE % (
+        line = _JSON_LINE % (
             self._second_text,
             int((now - second) * 1e6),
             client,
@@ -225,6 +225,9 @@ class _JSONLines:
             self._outcomes[outcome.word] if outcome is not None else b"null",
             peer,
         )
+        if head is not None and head.grpc:
+            line = b'%b,"grpc_status":%b}\n' % (line[:-2], getattr(record, "grpc_status", b"") or b"null")
+        return line
 
     def _split(self, target: bytes) -> tuple[bytes, bytes]:
         """

@@ -39,6 +39,7 @@ class Record:
         "ended",
         "entrypoint",
         "first_byte",
+        "grpc_status",
         "head",
         "leased",
         "outcome",
@@ -73,6 +74,8 @@ class Record:
     started: float
     leased: float
     first_byte: float
+    grpc_status: bytes
+    """The status that a gRPC client was told, as digits. Set only where there is one."""
     ended: float
     outcome: Outcome | None
     revision: str | None

@@ -551,6 +551,8 @@ class Exchange(Record):
         self.upstream_status = head.status
         if ended:
             self._upstream = None
+            if self.head is not None and self.head.grpc:
+                self._note_status(head.fields)
         if self._hedge is not None:
             self._hedge.answered(head.status)
         if self._ticket >= 0:
@@ -634,6 +636,8 @@ class Exchange(Record):
         """
         if ended:
             self._upstream = None
+            if trailers and self.head is not None and self.head.grpc:
+                self._note_status(trailers)
         passage = self._passage
         if passage is not None:
             try:
@@ -745,6 +749,7 @@ class Exchange(Record):
 
     def _as_response(self, response: LocalResponse) -> tuple[ResponseHead, bytes]:
         if self.head is not None and self.head.grpc and response.status >= 300:
+            self.grpc_status = b"%d" % code_for(response.outcome, response.status)
             response = grpc_answer(self.head.grpc, response)
         head = ResponseHead(response.status, status_line(response.status))
         head.fields = response.fields
@@ -772,6 +777,12 @@ class Exchange(Record):
                 self._passage.stop_waiting()
             self.refuse(outcome)
 
+    def _note_status(self, fields: Sequence[Field]) -> None:
+        status = get_field(fields, b"grpc-status")
+        if status is not None and status.isdigit():
+            # As a number has it.
+            self.grpc_status = b"%d" % int(status[:3])
+
     def _breaking_off(self, outcome: Outcome) -> Callable[[], object]:
         """
         Return how to end an answer that is not complete. A gRPC client expects a status after the body, which can say so.
@@ -781,6 +792,7 @@ class Exchange(Record):
         if head is None or head.grpc != GRPC or self._local_outcome is not None:
             return downstream.abort  # type: ignore[no-any-return]
         trailers = status_fields(code_for(outcome, outcome.status or 500), outcome.message)
+        self._note_status(trailers)
         passage = self._passage
         if passage is not None and passage.takes_trailers:
             return partial(downstream.send_body, passage.last_words(trailers), True)

@@ -68,6 +68,7 @@ def make_record(**slots: Any) -> Record:
     """
     record = Record()
     record.entrypoint = Entrypoint("public")
+    record.grpc_status = b""
     record.peer = b"198.51.100.9"
     record.protocol = b"HTTP/1.1"
     record.scheme = b"https"

@@ -211,6 +211,16 @@ class JSONTests(SynchronousTestCase):
         for slots, expected in (({}, 203.125), ({"leased": 0.0}, None), ({"first_byte": 0.0}, None)):
             self.assertEqual(log_json(make_record(**slots))["upstream_ms"], expected, slots)
 
+    def test_grpc(self):
+        """
+        A gRPC request has the status that its client was told, or none, and no other request has.
+        """
+        self.assertNotIn("grpc_status", log_json(make_record()))
+        record = make_record(head=make_head(grpc=b"application/grpc"))
+        self.assertIsNone(log_json(record)["grpc_status"])
+        record.grpc_status = b"14"
+        self.assertEqual(log_json(record)["grpc_status"], 14)
+
     def test_clock(self):
         """
         The timestamp is the moment the exchange ended, by a wall clock that may be set: across seconds, days and backwards.
