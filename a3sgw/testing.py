@@ -484,8 +484,8 @@ class Dialogue:
 
     `connect` opens a client connection. Connection attempts to backends stand in `attempts` until the test lets them succeed or fail;
     with `answers_dials` they succeed at once and the backend's ends stand in `backends`. `datagrams` are the sockets of udp entrypoints,
-    `links` those towards servers; with `unreachable` there is no way there. A `resolver` is given whoever wants addresses; without one
-    every name is its own. `lines` is what the access log says.
+    `links` those towards servers, which cannot be made while there is a `link_error`. A `resolver` is given whoever wants addresses;
+    without one every name is its own. `lines` is what the access log says.
     """
 
     def __init__(
@@ -510,7 +510,7 @@ class Dialogue:
         self.datagrams: dict[str, MemoryDatagrams] = {}
         self.links: list[MemoryDatagrams] = []
         self.resolver: Callable[[Callable[[list[Any]], None]], None] | None = None
-        self.unreachable = False
+        self.link_error = 0
         self.carrier = Carrier(
             self.reactor,
             self.control,
@@ -680,8 +680,8 @@ class _MemoryDialer:
             self._dialogue.backends.append(attempt.succeed())
 
     def link(self, addresses: Sequence[Any], received: Callable[[memoryview], None], failed: Callable[[int], None]) -> DatagramLink:
-        if self._dialogue.unreachable:
-            raise OSError(errno.ENETUNREACH, "unreachable")
+        if self._dialogue.link_error:
+            raise OSError(self._dialogue.link_error, "as the test wants")
         sock: Any = self._dialogue.make_link(addresses[0][1])
         return DatagramLink(sock, self._dialogue.reactor, received, failed)
 

@@ -152,7 +152,12 @@ class UdpDoor:
         way = self._datagrams.way_back(origin)
         session = UdpSession(self, entrypoint, route, head, origin, self._datagrams.send, way, self._deadlines.seconds)
         self.sessions[origin] = session
-        outcome = session.begin(data)
+        try:
+            outcome = session.begin(data)
+        except BaseException:
+            # Whoever has counted it must not count it for ever.
+            session.end(Outcome.INTERNAL_ERROR)
+            raise
         if outcome is not None:
             del self.sessions[origin]
             return outcome

@@ -3,8 +3,7 @@ What one client says to a server over UDP, and what it is answered.
 
 There is no connection, so a session is made of what is known: where datagrams come from, and that something has moved lately, either way.
 A session has a socket of its own towards its server, so answers find their client. When the kernel tells that the server has nobody at its
-port, the next datagram goes to another server; the client never learns of it. Nothing is kept for a client but what it sends while the name
-of its server is looked up.
+port, the next datagram goes to another server. Nothing is kept but what a client sends while the name of its server is looked up.
 
 Hot path: see docs/hot-path.md.
 """
@@ -368,7 +367,9 @@ class UdpSession(Record):
     # -- the end
 
     def is_expired(self, now: float) -> bool:
-        """Tell whether nothing has moved for too long."""
+        """
+        Tell whether nothing has moved for too long.
+        """
         return now - self.touched >= self.entrypoint.session_timeout
 
     def deadline_passed(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import select
 import socket
 import sys
+from typing import Any
 
 __all__ = ["main"]
 
@@ -27,8 +28,8 @@ def _bare(port: int, server: int) -> None:
     front.bind(("127.0.0.1", port))
     poller = select.epoll()
     poller.register(front, select.EPOLLIN)
-    clients: dict[object, socket.socket] = {}
-    backs: dict[int, tuple[socket.socket, object]] = {}
+    clients: dict[Any, socket.socket] = {}
+    backs: dict[int, tuple[socket.socket, Any]] = {}
     front_number = front.fileno()
     while True:
         for number, _ in poller.poll():

@@ -212,13 +212,37 @@ class NobodyThereTests(UdpCase):
     def test_no_way(self):
         """A server to which nothing can be sent at all costs one attempt for each server, and no endless round."""
         self.begin(*TWO)
-        self.dialogue.unreachable = True
+        self.dialogue.link_error = errno.ENETUNREACH
         self.say(b"x")
         self.assertEqual(self.dialogue.links, [])
         self.assertEqual(self.dropped(), {"connect-failed": 1})
-        self.dialogue.unreachable = False
+        self.dialogue.link_error = 0
         self.say(b"y")
         self.assertEqual(self.link().take(), [b"y"])
+
+    def test_no_descriptor(self):
+        """That this process is out of descriptors does not speak against a server; it costs one datagram, which is counted."""
+        passive = "passive_health {\n consecutive_errors = 1\n error_threshold = 1\n}"
+        self.begin(*TWO, balancing=passive)
+        self.dialogue.link_error = errno.EMFILE
+        self.say(b"x")
+        self.assertEqual((self.dropped(), self.active()), ({"out-of-descriptors": 1}, {1: 0, 2: 0}))
+        self.assertTrue(all(row["up"] for row in self.gauge("backends")))
+        self.dialogue.link_error = 0
+        self.say(b"y")
+        self.assertEqual(self.link().take(), [b"y"])
+
+    def test_bug(self):
+        """A bug on the way to a server costs one datagram; nobody is counted for ever, and it is reported."""
+        self.begin()
+
+        def fail(done):
+            raise ValueError("bug")
+
+        self.dialogue.resolver = fail
+        self.say(b"x")
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertEqual((self.sessions(), self.active()), (0, {1: 0}))
 
     def test_passive_verdict(self):
         """Refusals speak against a server: it is set aside, and new clients go to others; an answer speaks for it."""
