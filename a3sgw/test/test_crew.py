@@ -196,6 +196,17 @@ class LimitTests(CrewCase):
         self.assertEqual(states, ["usable"] * 4)
 
 
+    def test_divided(self):
+        """Where nobody counts for all, each has its part, rounded up."""
+        shadow = 'services "shadow" {\n load_balancer {\n servers = [{ url = "http://192.0.2.9" }]\n}\n}'
+        pooling = "connection_pool {\n max_connections = 5\n}"
+        self.begin(service=pooling + '\nmirror {\n service = "shadow"\n max_in_flight = 7\n}', more=shadow)
+        for worker in self.workers:
+            app = worker.carrier.generation().services["app"]
+            self.assertEqual(app.traits.mirror.max_in_flight, 4)
+            self.assertEqual({pool.settings.max_connections for pool in app.backends[0].pools}, {3})
+
+
 class SharedKeyTests(CrewCase):
     """
     Cookies are good in all workers.

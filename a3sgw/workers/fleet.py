@@ -295,8 +295,11 @@ class Fleet:
 
     def _end_unfit(self, member: _Member, reason: str) -> None:
         self._log.error("worker {slot} ({pid}) {reason}; it is ended", slot=member.slot, pid=member.pid, reason=reason)
-        if member.pid and not member.link.is_lost:
+        if member.pid:
+            # Its link is lost then, which is how everybody learns of it.
             self._processes.end(member.pid)
+        else:
+            member.link.close()
 
     def _member_lost(self, member: _Member) -> None:
         if self._members.get(member.slot) is not member:

@@ -63,7 +63,6 @@ class ScriptedWorker:
         self.link = Link({name: self.note(name) for name in ("terms", "abandon", "verdict", "reopen", "totals", "letter")}, self.gone)
         self.link._answers.update(sockets=self.take_sockets, prepare=self.prepare, commit=self.commit, snapshot=self.tell, drain=self.drain)
         MemoryFrames.join(reactor, link, self.link)
-        self.link.tell("hello", 100 + slot)
 
     def gone(self):
         self.is_gone = True
@@ -111,6 +110,7 @@ class FleetCase(SynchronousTestCase):
         self.reactor.advance(1000)
         self.workers = []
         self.killed = []
+        self.says_hello = True
         self.stops = 0
         self.next_failure = None
         self.next_answers = {}
@@ -121,6 +121,8 @@ class FleetCase(SynchronousTestCase):
 
     def bear(self, slot, link):
         worker = ScriptedWorker(slot, link, self.reactor)
+        if self.says_hello:
+            worker.link.tell("hello", 100 + slot)
         worker.failure = self.next_failure
         worker.answers = dict(self.next_answers)
         self.workers.append(worker)
@@ -394,6 +396,19 @@ class ReplacementTests(FleetCase):
             self.reactor.advance(1)
             self.workers[1].link.tell("totals", 0, 0)
         self.assertEqual(set(self.killed), {100})
+
+
+    def test_unborn_worker(self):
+        """One that never came to life, so that there is nobody to kill, is followed by another all the same."""
+        self.take()
+        self.says_hello = False
+        self.lose(0)
+        unborn = self.workers[-1]
+        unborn.answers["prepare"] = Deferred()
+        self.says_hello = True
+        self.reactor.advance(75)
+        self.assertTrue(unborn.is_gone)
+        self.assertEqual([row["state"] for row in self.fleet.workers()], ["serving", "serving"])
 
 
 class CountTests(FleetCase):
