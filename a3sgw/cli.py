@@ -307,7 +307,7 @@ def _keep_running(
         return _complain(stderr, str(error))
 
     supply = None if source is None else Supply(source, reactor, deferToThread)
-    load = None if source is None else source.reloader()
+    load = None if source is None or supply is None or source.path is None else supply.load
     lifetime = Lifetime(gateway, load, deferToThread, lambda: _stop(reactor), supply)
     lifetime.begin_with(loaded)
 

@@ -11,7 +11,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -26,6 +26,7 @@ from a3sgw.carrier import Carrier
 from a3sgw.config.check import check, unsupported
 from a3sgw.config.load import BrokenFile
 from a3sgw.config.model import ConfigurationError, GatewayConfig
+from a3sgw.config.tree import Problem
 from a3sgw.health.prober import Prober
 from a3sgw.interfaces import IControl
 from a3sgw.listen.door import bind
@@ -85,6 +86,8 @@ class Gateway(MultiService):
         self._last_reload: float | None = None
         self._last_result: dict[str, Any] | None = None
         self._broken_files: tuple[BrokenFile, ...] = ()
+        self._provider_rows: Callable[[], list[dict[str, Any]]] = list
+        self._left_out: tuple[Problem, ...] = ()
         self._starting: Deferred[None] | None = None
         self._stopping: Deferred[None] | None = None
         self._waiting: list[Deferred[None]] = []
@@ -242,6 +245,24 @@ class Gateway(MultiService):
         """
         self._broken_files = tuple(broken)
 
+    def show_providers(self, rows: Callable[[], list[dict[str, Any]]]) -> None:
+        """
+        Show what `rows` returns, how each provider of configuration stands; see `provider.aggregate.Aggregator.rows`.
+        """
+        self._provider_rows = rows
+
+    def offers_left_out(self, left_out: Sequence[Problem]) -> None:
+        """
+        Show what providers offer and is not used.
+        """
+        self._left_out = tuple(left_out)
+
+    def providers(self) -> tuple[list[dict[str, Any]], tuple[Problem, ...]]:
+        """
+        Return how each provider stands, and what is not used of what they offer.
+        """
+        return self._provider_rows(), self._left_out
+
     def broken_files(self) -> tuple[BrokenFile, ...]:
         """
         Return the files of the configuration that are not in force as they stand.
@@ -309,6 +330,8 @@ class Gateway(MultiService):
                 {"file": file.source, "kept": file.is_kept, "problems": [str(problem) for problem in file.problems]}
                 for file in self._broken_files
             ],
+            "providers": self._provider_rows(),
+            "left_out": [str(problem) for problem in self._left_out],
         }
 
     def workers(self) -> dict[str, int] | None:

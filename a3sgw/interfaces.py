@@ -41,6 +41,7 @@ __all__ = [
     "IBodyFilterSource",
     "ICarrier",
     "ICompletionHook",
+    "IConfigSink",
     "IConnection",
     "IConnectionGate",
     "IControl",
@@ -53,6 +54,8 @@ __all__ = [
     "IMuxBus",
     "IObserver",
     "IOutbound",
+    "IProvider",
+    "IProviderFactory",
     "IReceiver",
     "IRequestBodyHook",
     "IRequestFilterSource",
@@ -673,6 +676,59 @@ class ILogSink(Interface):
 
 
 # -- edges ----------------------------------------------------------------------------------------------------------------------------
+
+
+class IProviderFactory(Interface):
+    """
+    Make one type of source of configuration.
+
+    A plugin module under `a3sgw.plugins` provides one, together with `twisted.plugin.IPlugin`.
+    """
+
+    type_name: str = Attribute("What `type` says in `providers { plugin \"NAME\" { type = … } }`.")
+    config_class: type = Attribute("An attrs class that is declared as those of middlewares are; see docs/plugins.md.")
+
+    def build(config: Any, reactor: Any) -> IProvider:
+        """
+        Return the provider for one configured block. Nothing happens before it is started: no call, no connection, no file.
+        """
+
+
+class IProvider(Interface):
+    """
+    A source of routers, services and middlewares: an inventory, a platform, a table.
+
+    All calls, in both directions, are made on the reactor thread. Nothing here may block.
+    """
+
+    def start(sink: IConfigSink) -> None:
+        """
+        Begin to look, and offer `sink` what there is, whenever it changes; at once, if that is possible. Called once.
+        """
+
+    def stop() -> None:
+        """
+        Leave `sink` alone, and close and cancel everything. Called once, after `start`, also while something is under way.
+        """
+
+
+class IConfigSink(Interface):
+    """
+    Where a provider leaves what it has found.
+    """
+
+    def offer(config: GatewayConfig) -> None:
+        """
+        Take all that the provider has now, in the place of what it had before. Only `routers`, `services` and `middlewares` count.
+
+        Routers may name what others have: the main configuration's entrypoints, middlewares and services. An object that is wrong, or whose
+        name is taken by somebody with more say, is left out and reported; the others are used. Equal offers cost nothing.
+        """
+
+    def failed(reason: str) -> None:
+        """
+        Note that there is no telling what there is now; what was offered last goes on. `reason` is shown until the next offer.
+        """
 
 
 class ICarrier(Interface):

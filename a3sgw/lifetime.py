@@ -149,8 +149,10 @@ class Lifetime:
         self._supply = supply
         self._named: Mapping[str, bytes | None] = {}
         self._broken: tuple[BrokenFile, ...] = ()
+        self._left_out: tuple[Problem, ...] = ()
         if supply is not None:
             supply.changed = self.look
+            gateway.show_providers(supply.rows)
 
     def begin_with(self, loaded: Loaded) -> None:
         """
@@ -255,6 +257,7 @@ class Lifetime:
         if is_asked:
             self._warn(loaded)
         is_newly_broken = self._note_broken(loaded, is_asked)
+        self._note_left_out(loaded)
         if loaded.problems or loaded.config is None:
             self._refuse(loaded.problems)
             return None
@@ -265,11 +268,11 @@ class Lifetime:
                 self._refuse([problem for file in loaded.broken for problem in file.problems], are_told=True)
                 return None
             if not is_asked:
-                self.log.info("the configuration files have changed, but not what they mean")
+                self.log.info("the configuration has changed, but not what it means")
                 return None
         if not is_asked:
             self._warn(loaded)
-            self.log.info("the configuration files have changed: reloading the configuration")
+            self.log.info("the configuration has changed: reloading it")
         reloaded: Deferred[Any] = self._gateway.reload(loaded.config, is_checked=True)
         return reloaded.addCallback(self._reloaded, loaded)
 
@@ -300,6 +303,13 @@ class Lifetime:
         for source in before.keys() - {file.source for file in loaded.broken}:
             self.log.info("{file} is in order again", file=source)
         return bool(news)
+
+    def _note_left_out(self, loaded: Loaded) -> None:
+        for problem in loaded.left_out:
+            if problem not in self._left_out:
+                self.log.warn("{problem}", problem=str(problem))
+        self._left_out = loaded.left_out
+        self._gateway.offers_left_out(loaded.left_out)
 
     def _reloaded(self, result: object, loaded: Loaded) -> None:
         self._named = loaded.named

@@ -14,12 +14,13 @@ import attrs
 
 from a3sgw.assembly_router import KINDS, read_rule
 from a3sgw.assembly_service import upstream_terms
+from a3sgw.config.check import check, unsupported
 from a3sgw.config.check_chain import members_of
 from a3sgw.config.files import named_files
 from a3sgw.config.finding import Findings
 from a3sgw.config.fragment import Fragment, Vocabulary, digest_of_file, list_files, read_fragment
 from a3sgw.config.load import BrokenFile, Loaded, check_fragments, load_text
-from a3sgw.config.merge import order_of
+from a3sgw.config.merge import Offer, order_of, overlay
 from a3sgw.config.model import GatewayConfig, RouterConfig
 from a3sgw.config.positions import Positions
 from a3sgw.config.settle import Settled, settle
@@ -31,10 +32,11 @@ from a3sgw.loading_tcp import fit_problems, report_misplaced
 from a3sgw.loading_udp import udp_warnings
 from a3sgw.middleware.catalog import Catalog, find_catalog
 from a3sgw.middleware.surroundings import still_surroundings
+from a3sgw.provider.catalog import find_provider_types
 from a3sgw.route.rule import RuleError
 from a3sgw.service.strategies import Strategies, find_strategies
 
-__all__ = ["Loaded", "Memory", "check_build", "load", "load_string", "middleware_problems", "rule_problems"]
+__all__ = ["Loaded", "Memory", "check_build", "load", "load_string", "middleware_problems", "rule_problems", "with_offers"]
 
 
 def rule_problems(config: GatewayConfig, positions: Mapping[str, Position]) -> list[Problem]:
@@ -257,7 +259,9 @@ def _load_files(
     Long because what each step reads is noted in one place.
     """
     suggester = Suggester()
-    vocabulary = Vocabulary(catalog.config_classes, catalog.explain_missing())
+    providers = find_provider_types()
+    provider_types = {name: factory.config_class for name, factory in providers.by_name.items()}
+    vocabulary = Vocabulary(catalog.config_classes, catalog.explain_missing(), provider_types)
     seen: dict[str, bytes | None] = {}
 
     def read(source: str) -> Fragment:
@@ -315,6 +319,25 @@ def _is_same(one: str, other: str) -> bool:
         return os.path.samefile(one, other)
     except OSError:
         return False
+
+
+def with_offers(loaded: Loaded, offers: Sequence[Offer]) -> Loaded:
+    """
+    Return `loaded` with whatever of the `offers` can be used, and what cannot be among `left_out`. A configuration with problems is left
+    as it is.
+    """
+    if loaded.config is None or loaded.problems or not offers:
+        return loaded
+    catalog, strategies = find_catalog(), find_strategies()
+
+    def inspect(config: GatewayConfig) -> tuple[Problem, ...]:
+        found = (*check(config, {}), *unsupported(config, {}))
+        return check_build(Loaded(config, found, (), Positions()), catalog, strategies).problems
+
+    config, left_out = overlay(loaded.config, offers, inspect)
+    # What they name is not watched, but counts when something is to be reloaded.
+    named = {name: loaded.seen.get(name) or digest_of_file(name) for name in named_files(config)}
+    return attrs.evolve(loaded, config=config, named=named, left_out=left_out)
 
 
 def check_build(loaded: Loaded, catalog: Catalog, strategies: Strategies | None = None) -> Loaded:

@@ -132,7 +132,8 @@ def makeService(options: Options) -> GatewayService:
     except (AssemblyError, ConfigurationError) as error:
         raise SystemExit(f"a3s-gateway: {error}") from None
     supply = Supply(source, reactor, deferToThread)
-    service = GatewayService(gateway, source.reloader(), deferToThread, reactor, lambda code: _leave(reactor, code), supply)
+    load = None if source.path is None else supply.load
+    service = GatewayService(gateway, load, deferToThread, reactor, lambda code: _leave(reactor, code), supply)
     service.lifetime.begin_with(loaded)
     return service
 

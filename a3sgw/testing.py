@@ -18,6 +18,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -26,7 +27,7 @@ from zope.interface.verify import verifyObject
 
 from a3sgw.assembly_parts import Crew
 from a3sgw.carrier import Carrier
-from a3sgw.config.model import GatewayConfig
+from a3sgw.config.model import FrozenMap, GatewayConfig
 from a3sgw.config.setting import settings_of
 from a3sgw.errors import Outcome
 from a3sgw.interfaces import (
@@ -35,9 +36,12 @@ from a3sgw.interfaces import (
     IBalancer,
     IBodyFilterSource,
     ICompletionHook,
+    IConfigSink,
     IConnectionGate,
     IControl,
     IMiddlewareFactory,
+    IProvider,
+    IProviderFactory,
     IReceiver,
     IRequestBodyHook,
     IRequestFilterSource,
@@ -64,8 +68,10 @@ __all__ = [
     "MemoryFrames",
     "MemoryReactor",
     "MemorySocket",
+    "RecordingSink",
     "balancer_contract",
     "middleware_contract",
+    "provider_contract",
     "receiver_contract",
 ]
 
@@ -820,6 +826,91 @@ def middleware_contract(factory: Any, attributes: str = "") -> type[SynchronousT
             dialogue.assert_clean(self)
 
     return MiddlewareContract
+
+
+@implementer(IConfigSink)
+class RecordingSink:
+    """
+    A sink that notes what a provider leaves in it.
+    """
+
+    def __init__(self) -> None:
+        self.offers: list[GatewayConfig] = []
+        self.failures: list[str] = []
+
+    def offer(self, config: GatewayConfig) -> None:
+        """
+        Note an offer.
+        """
+        self.offers.append(config)
+
+    def failed(self, reason: str) -> None:
+        """
+        Note a failure.
+        """
+        self.failures.append(reason)
+
+
+def provider_contract(factory: Any, make_config: Callable[[], Any], seconds: float = 60.0) -> type[SynchronousTestCase]:
+    """
+    Return the test case that every provider has to pass.
+
+    `factory` provides `IProviderFactory`; `make_config` returns one of its configurations with which there is something to offer, or to
+    fail, within `seconds` of a clock. Long because the test case is a class within.
+    """
+
+    class ProviderContract(SynchronousTestCase):
+        def test_interface(self) -> None:
+            """A factory and what it makes provide their interfaces, and its class is a documented configuration."""
+            verifyObject(IProviderFactory, factory)
+            self.assertEqual(factory.type_name, factory.config_class.type)
+            self.assertTrue((factory.config_class.__doc__ or "").strip())
+            for declared in settings_of(factory.config_class):
+                self.assertTrue(declared.doc.strip(), declared.key)
+            verifyObject(IProvider, factory.build(make_config(), Clock()))
+
+        def test_configuration_is_a_value(self) -> None:
+            """Equal configurations are equal, so that a reload keeps the provider."""
+            self.assertEqual(make_config(), make_config())
+            self.assertEqual(hash(make_config()), hash(make_config()))
+
+        def test_building_does_nothing(self) -> None:
+            """Building starts nothing."""
+            clock = Clock()
+            factory.build(make_config(), clock)
+            self.assertEqual(clock.getDelayedCalls(), [])
+
+        def test_offers(self) -> None:
+            """A provider that was started offers routers, services and middlewares and nothing else, or says why it cannot."""
+            clock, sink = Clock(), RecordingSink()
+            provider = factory.build(make_config(), clock)
+            provider.start(sink)
+            self._pass(clock)
+            provider.stop()
+            self.assertTrue(sink.offers or sink.failures, "neither an offer nor a failure")
+            for offer in sink.offers:
+                rest = attrs.evolve(offer, routers=FrozenMap(), services=FrozenMap(), middlewares=FrozenMap())
+                self.assertEqual(rest, GatewayConfig(), "something that is not for a provider to say")
+            self.assertTrue(all(reason.strip() for reason in sink.failures))
+
+        def test_stopped(self) -> None:
+            """A provider that was stopped says nothing more and leaves nothing behind, at once or later."""
+            for started_for in (0.0, seconds / 2, seconds):
+                clock, sink = Clock(), RecordingSink()
+                provider = factory.build(make_config(), clock)
+                provider.start(sink)
+                clock.advance(started_for)
+                provider.stop()
+                said = (len(sink.offers), len(sink.failures))
+                self.assertEqual(clock.getDelayedCalls(), [])
+                self._pass(clock)
+                self.assertEqual((len(sink.offers), len(sink.failures)), said)
+
+        def _pass(self, clock: Clock) -> None:
+            for _ in range(60):
+                clock.advance(seconds / 60)
+
+    return ProviderContract
 
 
 def receiver_contract(make: Callable[[], Any]) -> type[SynchronousTestCase]:

@@ -61,6 +61,7 @@ class GatewayView:
 
         def draw(snapshot: Mapping[str, Any]) -> bytes:
             reloads, last_reload = self._gateway.reloads()
+            providers, left_out = self._gateway.providers()
             return render(
                 dict(snapshot),
                 {
@@ -68,6 +69,8 @@ class GatewayView:
                     "reloads": reloads,
                     "last_reload": last_reload,
                     "broken_files": [file.source for file in self._gateway.broken_files()],
+                    "providers": {row["name"]: (row["objects"] or 0, row["error"] is None) for row in providers},
+                    "left_out": len(left_out),
                     "workers": self._gateway.workers(),
                 },
             )

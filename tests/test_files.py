@@ -142,12 +142,12 @@ class FolderTests(OwnGatewayCase):
         (self.folder / "a.hcl.swp").write_text("{{{", "utf-8")
         (gateway.directory / "other.log").write_text("x", "utf-8")
         self.write("a.hcl", "# a remark\n" + self.share("a", "one"))
-        gateway.wait_for("the configuration files have changed, but not what they mean")
+        gateway.wait_for("the configuration has changed, but not what it means")
         with (self.folder / "a.hcl").open("w") as file:
             file.flush()
             file.write(self.share("a", "two"))
         self.wait_for("a", "two")
-        self.assertEqual(gateway.stderr().count("reloading the configuration"), 1)
+        self.assertEqual(gateway.stderr().count("the configuration has changed: reloading it"), 1)
         self.stop(gateway)
 
     def test_main_file(self):

@@ -183,6 +183,33 @@ class ExampleTests(PluginCase):
                 wait_until(lambda: fetch(port).status == 200, "the site is open")
                 self.assertNotIn("Traceback", gateway.stderr())
 
+    def test_provider(self):
+        """
+        Its provider is run: what it offers is served within moments, and what it can no longer tell goes on; the API tells of it.
+        """
+        port = free_port()
+        inventory = self.directory / "inventory.json"
+        with RawServer.answering(ANSWER) as backend:
+            inventory.write_text(json.dumps({"carts": [f"http://127.0.0.1:{backend.port}"], "bad name": ["::"]}))
+            self.write(port=port, backend=backend.port)
+            path = self.directory / "gateway.hcl"
+            block = f'plugin "shop" {{\n    type = "example-inventory"\n    file = "{inventory}"\n    interval_secs = 1\n  }}'
+            text = path.read_text().replace("PathPrefix(`/`)", "Path(`/`)") + f"providers {{\n  {block}\n}}\n"
+            path.write_text(text + "dashboard {\n  enabled = true\n}\n", "utf-8")
+            with Process([self.installed.bin / "a3s-gateway"], environ=without_paths(), directory=self.directory) as gateway:
+                wait_until(lambda: accepts(port) or not gateway.is_running(), "the gateway listens")
+                self.assertTrue(gateway.is_running(), gateway.stderr())
+                wait_until(lambda: fetch(port, "/carts").status == 200, "what is offered is served")
+                health = json.loads(fetch(port, "/api/gateway/health").body)
+                self.assertEqual([(row["name"], row["objects"], row["error"]) for row in health["providers"]], [("shop", 4, None)])
+                self.assertTrue(health["left_out"][0].startswith('provider "shop": '), health)
+                inventory.unlink()
+                wait_until(lambda: json.loads(fetch(port, "/api/gateway/health").body)["providers"][0]["error"], "the failure is shown")
+                self.assertEqual(fetch(port, "/carts").status, 200)
+                inventory.write_text("{}")
+                wait_until(lambda: fetch(port, "/carts").status == 404, "what is gone is served no more")
+                self.assertNotIn("Traceback", gateway.stderr())
+
     def test_own_tests(self):
         """
         The tests that it brings, with the gateway's contracts among them, pass where it is installed.

@@ -54,13 +54,18 @@ class Decoded:
 
 
 def decode(
-    body: Body, suggester: Suggester | None = None, middleware_types: Mapping[str, type] | None = None, missing_types: str = ""
+    body: Body,
+    suggester: Suggester | None = None,
+    middleware_types: Mapping[str, type] | None = None,
+    missing_types: str = "",
+    provider_types: Mapping[str, type] | None = None,
 ) -> Decoded:
     """
-    Return the model of a whole file. `middleware_types` are the configuration classes by `type`; there are no others. `missing_types` ends
-    the problem of a type that is not among them.
+    Return the model of a whole file. `middleware_types` and `provider_types` are the configuration classes by `type`; there are no others.
+    `missing_types` ends the problem of a type that is not among them.
     """
-    decoder = _Decoder(suggester if suggester is not None else Suggester(), middleware_types or {}, missing_types)
+    types = {"middleware": middleware_types or {}, "provider": provider_types or {}}
+    decoder = _Decoder(suggester if suggester is not None else Suggester(), types, missing_types)
     config = decoder.build(_plan_of(GatewayConfig), body, body.position, "", "the configuration")
     return Decoded(
         config=config,
@@ -138,10 +143,10 @@ class _Decoder:
     One walk over one tree. Methods return a value of the model or `_INVALID`, and have reported the problem then.
     """
 
-    __slots__ = ("broken", "foreign", "middleware_types", "missing_types", "places", "problems", "suggester")
+    __slots__ = ("broken", "foreign", "missing_types", "places", "problems", "suggester", "types")
 
-    def __init__(self, suggester: Suggester, middleware_types: Mapping[str, type], missing_types: str) -> None:
-        self.middleware_types = middleware_types
+    def __init__(self, suggester: Suggester, types: Mapping[str, Mapping[str, type]], missing_types: str) -> None:
+        self.types = types
         self.missing_types = missing_types
         self.suggester = suggester
         self.problems: list[Problem] = []
@@ -254,7 +259,8 @@ class _Decoder:
             return entry
         path = f"{path}.{key}" if path else key
         if plan.type_name is not None:
-            owners = [name for name, cls in self.middleware_types.items() if key in _plan_of(cls).entries]
+            family = next(types for types in self.types.values() if types.get(plan.type_name) is plan.cls)
+            owners = [name for name, cls in family.items() if key in _plan_of(cls).entries]
             if owners:
                 belongs = f"has no {quote(key)}, which belongs to {quote_all(owners)}"
                 self.report(position, path, f"{place} is of type {quote(plan.type_name)} and {belongs}")
@@ -435,7 +441,7 @@ class _Decoder:
             self.report(position, place_path, f"{place_path} is {shown}, expected an object")
             self.broken.add(place_path)
             return
-        cls = kind.cls if not kind.is_typed else self._chosen_class(node, position, place, place_path)
+        cls = kind.cls if not kind.is_typed else self._chosen_class(kind.noun, node, position, place, place_path)
         value = self.build(_plan_of(cls), node, position, place_path, place, name) if cls is not None else _INVALID
         if value is _INVALID:
             self.places[place_path] = position
@@ -443,10 +449,11 @@ class _Decoder:
         else:
             into[name] = value
 
-    def _chosen_class(self, node: Body | ObjectValue, position: Position, place: str, path: str) -> type | None:
+    def _chosen_class(self, noun: str, node: Body | ObjectValue, position: Position, place: str, path: str) -> type | None:
         """
-        Return the class that the attribute `type` of a middleware asks for.
+        Return the class that the attribute `type` asks for.
         """
+        known = self.types[noun]
         members = node.attributes if isinstance(node, Body) else node.entries
         for member in members:
             key = member.name if isinstance(node, Body) else member.key  # type: ignore[union-attr]
@@ -457,11 +464,11 @@ class _Decoder:
                 shown = show(value) if isinstance(value, Scalar) else _shape_of(value)
                 self.report(value.position, f"{path}.type", f"{path}.type is {shown}, expected a string")
                 return None
-            if value.value in self.middleware_types:
-                return self.middleware_types[value.value]
-            hint = "" if value.is_foreign else self.suggester.hint(value.value, self.middleware_types)
-            hint = hint or f"; known are {quote_all(self.middleware_types)}"
-            message = f"{path}.type is {show(value)}, which is not a type of middleware{hint}{self.missing_types}"
+            if value.value in known:
+                return known[value.value]
+            hint = "" if value.is_foreign else self.suggester.hint(value.value, known)
+            hint = hint or (f"; known are {quote_all(known)}" if known else "; no installed plugin brings one")
+            message = f"{path}.type is {show(value)}, which is not a type of {noun}{hint}{self.missing_types}"
             self.report(value.position, f"{path}.type", message)
             return None
         self.report(position, f"{path}.type", f'{place} lacks "type", which is required')

@@ -45,11 +45,12 @@ class Fragment:
 @attrs.frozen
 class Vocabulary:
     """
-    Which words there are: the configuration classes of middlewares by `type`, and what to add when a type is not known.
+    Which words there are: the configuration classes of middlewares, and of providers, by `type`, and what to add when one is not known.
     """
 
     middleware_types: Mapping[str, type] | None = None
     missing_types: str = ""
+    provider_types: Mapping[str, type] | None = None
 
 
 def digest_of_file(path: str) -> bytes | None:
@@ -102,7 +103,7 @@ def parse_fragment(
             return Fragment(source, None, tuple(faults))
         # Only values are missing: what else is wrong is worth knowing now.
         body = error.body
-    decoded = decode(body, suggester, vocabulary.middleware_types, vocabulary.missing_types)
+    decoded = decode(body, suggester, vocabulary.middleware_types, vocabulary.missing_types, vocabulary.provider_types)
     # The decoder has its own complaints about a value that is not there.
     lines = {fault.position.line for fault in faults if fault.position is not None}
     found = [problem for problem in decoded.problems if problem.position is None or problem.position.line not in lines]

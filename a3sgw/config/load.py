@@ -41,6 +41,7 @@ class Loaded:
     like `routers.api.rule` to places; see `positions.Positions`. `broken` are files that are in force in an earlier state or not at all.
     `seen` are the files that were read, or would have been, with digests of what they held; see `fragment.Fragment`. `sources` are those
     of the configuration in their order, the main file first. `named` are those of `seen` that the configuration is to be built with.
+    `left_out` tells what providers offered and is not used.
     """
 
     config: GatewayConfig | None
@@ -51,6 +52,7 @@ class Loaded:
     seen: Mapping[str, bytes | None] = attrs.field(factory=dict)
     sources: tuple[str, ...] = ()
     named: Mapping[str, bytes | None] = attrs.field(factory=dict)
+    left_out: tuple[Problem, ...] = ()
 
     def valid_config(self) -> GatewayConfig:
         """

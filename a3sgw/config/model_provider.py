@@ -7,6 +7,8 @@ Providers: where configuration comes from beside the main file.
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 
 from a3sgw.config.address import parse_listen_address
@@ -129,4 +131,7 @@ class ProvidersConfig:
     docker: DockerProviderConfig | None = setting(ObjectKind(DockerProviderConfig), "Docker.", default=None, runs=False)
     dns: FrozenMap[str, DnsProviderConfig] = setting(
         NamedKind("dns provider", DnsProviderConfig), "The DNS; the label is the service's name.", default=FrozenMap(), runs=False
+    )
+    plugin: FrozenMap[str, Any] = setting(
+        NamedKind("provider", is_typed=True), "Sources that plugins bring; `type` says which.", default=FrozenMap()
     )

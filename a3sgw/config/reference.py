@@ -151,8 +151,10 @@ def _sections(cls: type, path: str, done: set[type], runs: bool, middleware_type
             yield from _sections(kind.cls, place, done, runs and declared.runs, middleware_types)
         elif isinstance(kind, NamedKind):
             if kind.is_typed:
-                yield _typed_introduction(place)
-            for each in middleware_types if kind.is_typed else (kind.cls,):
+                yield _typed_introduction(place) if kind.noun == "middleware" else _provider_introduction(place)
+            # What plugins bring is documented by them, and all providers with a type are.
+            own = middleware_types if kind.noun == "middleware" else ()
+            for each in own if kind.is_typed else (kind.cls,):
                 if each is not None and each not in done:
                     is_run = runs and declared.runs and getattr(each, "runs", True)
                     yield from _sections(each, _named_path(place, each), done, is_run, middleware_types)
@@ -168,6 +170,13 @@ def _typed_introduction(place: str) -> str:
         f'### `{place} "NAME"`\n\nEvery middleware has the attribute `type`, which is required and decides what else it has. In what order '
         "requests and responses pass them is told in [middlewares.md](middlewares.md), how to write further types in "
         "[plugins.md](plugins.md).\n"
+    )
+
+
+def _provider_introduction(place: str) -> str:
+    return (
+        f'### `{place} "NAME"`\n\nA source of routers, services and middlewares that a plugin brings. The attribute `type` is required and '
+        "decides what else it has. How to write one is told in [plugins.md](plugins.md).\n"
     )
 
 

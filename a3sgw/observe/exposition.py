@@ -29,13 +29,16 @@ _CLASSES = ("2xx", "3xx", "4xx", "5xx")
 class ControlGauges(TypedDict):
     """
     What the control side adds to the page: the gateway's version, reloads since start by result (`success`, `failure`), and when the last
-    one succeeded (seconds of the epoch, `None` if none did yet); and the files of the configuration that are broken.
+    one succeeded (seconds of the epoch, `None` if none did yet); the files of the configuration that are broken; how much
+    each provider offers and whether it can; and how much of that is left out.
     """
 
     version: str
     reloads: dict[str, int]
     last_reload: float | None
     broken_files: Sequence[str]
+    providers: Mapping[str, tuple[int, bool]]
+    left_out: int
     workers: Mapping[str, int] | None
 
 
@@ -301,6 +304,7 @@ def _gateway(snapshot: Mapping[str, Any], extra: ControlGauges) -> Iterator[str]
     text = "Always 1; the label tells a file of the configuration that is not in force as it stands."
     broken = {(name,): 1 for name in extra["broken_files"]}
     yield from _family("gateway_config_file_broken", text, ("file",), broken, "gauge")
+    yield from _providers(extra)
     workers = extra["workers"]
     if workers is not None:
         states = {("serving",): workers["serving"], ("starting",): workers["wanted"] - workers["serving"]}
@@ -308,6 +312,17 @@ def _gateway(snapshot: Mapping[str, Any], extra: ControlGauges) -> Iterator[str]
         text = "Workers that ended unexpectedly and were replaced."
         yield from _family("gateway_worker_replacements_total", text, (), {(): workers["replaced"]})
     yield from _family("gateway_build_info", "Always 1; the label tells the version.", ("version",), {(extra["version"],): 1}, "gauge")
+
+
+def _providers(extra: ControlGauges) -> Iterator[str]:
+    objects = {(name,): count for name, (count, _) in extra["providers"].items()}
+    text = "Routers, services and middlewares that the provider of configuration offers."
+    yield from _family("gateway_provider_objects", text, ("provider",), objects, "gauge")
+    is_up = {(name,): int(up) for name, (_, up) in extra["providers"].items()}
+    yield from _family("gateway_provider_up", "1 if the provider can tell what there is.", ("provider",), is_up, "gauge")
+    if extra["providers"]:
+        text = "What providers offer and is not used, because it is wrong or its name is taken."
+        yield from _family("gateway_provider_left_out_objects", text, (), {(): extra["left_out"]}, "gauge")
 
 
 # -- arithmetic -----------------------------------------------------------------------------------------------------------------------

@@ -76,7 +76,10 @@ class GatewayCase(LoopCase):
 
     def run_gateway(self, text=CONFIG):
         gateway = self.make(text)
-        self.successResultOf(gateway.start())
+        started = gateway.start()
+        # A large configuration is assembled in steps.
+        self.turn_until(lambda: started.called)
+        self.successResultOf(started)
         return gateway
 
     def stop(self, gateway):

@@ -52,6 +52,13 @@ class FakeGateway:
     def reload_refused(self, reason):
         self.asked.append(f"refused {reason}")
 
+    def offers_left_out(self, left_out):
+        if left_out:
+            self.asked.append(f"left out {len(left_out)}")
+
+    def show_providers(self, rows):
+        self.rows = rows
+
     def files_broken(self, broken):
         if broken:
             self.asked.append(f"broken {[file.source for file in broken]}")

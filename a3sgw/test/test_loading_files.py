@@ -5,9 +5,12 @@ Tests of a configuration that consists of several files, some of which are broke
 import os
 from pathlib import Path
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from a3sgw.loading import Memory, load
+from a3sgw.config.merge import Offer
+from a3sgw.config.model import GatewayConfig, LoadBalancerConfig, RouterConfig, ServerConfig, ServiceConfig
+from a3sgw.loading import Memory, load, load_string, with_offers
 
 MAIN = """entrypoints "web" { address = ":8080" }
 providers {
@@ -261,3 +264,87 @@ class MemoryTests(FilesCase):
         self.snippet.write_text("http://y", "utf-8")
         self.assertEqual(self.services()["b"], "y")
         self.assertEqual(list(self.broken()), ["c.hcl"])
+
+
+class OfferTests(FilesCase):
+    """
+    What providers offer is added to what the files say.
+    """
+
+    def setUp(self):
+        super().setUp()
+        self.write("a", SERVICE.format("a", "a") + 'middlewares "m" { type = "compress" }\n')
+
+    def offer(self, source, *names, service="a", rule="PathPrefix(`/x`)", middlewares=("m",)):
+        """
+        Return the offer of a router, and a service with the server of the same name, for each name.
+        """
+        servers = {name: LoadBalancerConfig(servers=(ServerConfig(url=f"http://{source}"),)) for name in names}
+        return Offer(
+            source,
+            GatewayConfig(
+                routers={name: RouterConfig(name=name, rule=rule, service=service, middlewares=middlewares) for name in names},
+                services={name: ServiceConfig(name=name, load_balancer=balancer) for name, balancer in servers.items()},
+            ),
+        )
+
+    def with_offers(self, *offers):
+        return with_offers(self.load(), offers)
+
+    def test_added(self):
+        """Routers of a provider may use what the files define; everything together is checked."""
+        loaded = self.with_offers(self.offer("docker", "x"))
+        self.assertEqual((list(loaded.config.routers), list(loaded.config.services)), (["x"], ["a", "x"]))
+        self.assertEqual(loaded.left_out, ())
+
+    def test_names_that_are_taken(self):
+        """D2: the files have most say, then the first provider; what is left out is named."""
+        loaded = self.with_offers(self.offer("docker", "a", "x"), self.offer("dns", "x", "y"))
+        servers = {name: each.load_balancer.servers[0].url for name, each in loaded.config.services.items()}
+        self.assertEqual(servers, {"a": "http://a", "x": "http://docker", "y": "http://dns"})
+        self.assertEqual(
+            sorted(map(str, loaded.left_out)),
+            [
+                'provider "dns": router "x" is left out, because provider "docker" has one of that name',
+                'provider "dns": service "x" is left out, because provider "docker" has one of that name',
+                'provider "docker": service "a" is left out, because the configuration files have one of that name',
+            ],
+        )
+
+    def test_one_bad_object(self):
+        """D3: an object that is wrong is left out with what needs it, and the others apply."""
+        good = self.offer("docker", "x")
+        for bad, words in (
+            (self.offer("k8s", "bad", rule="Pathh(`/`)"), "Pathh"),
+            (self.offer("k8s", "bad", service="none"), 'names service "none"'),
+            (self.offer("k8s", "bad", middlewares=("none",)), 'names middleware "none"'),
+        ):
+            loaded = self.with_offers(good, bad)
+            self.assertEqual(list(loaded.config.routers), ["x"])
+            [left] = loaded.left_out
+            self.assertIn('provider "k8s": router "bad" is left out: ', str(left))
+            self.assertIn(words, str(left))
+
+    def test_values(self):
+        """Values that could not be written in a file are wrong, whoever made them."""
+        offer = self.offer("docker", "x", service="x")
+        for servers, words in (((ServerConfig(url="::"),), 'servers[0].url is "::"'), ((ServerConfig(url="http://a", weight=-1),), "-1")):
+            service = attrs.evolve(offer.config.services["x"], load_balancer=LoadBalancerConfig(servers=servers))
+            loaded = self.with_offers(Offer("docker", attrs.evolve(offer.config, services={"x": service})))
+            self.assertEqual(list(loaded.config.services), ["a"])
+            self.assertIn(words, "".join(map(str, loaded.left_out)))
+            self.assertEqual(len(loaded.left_out), 2)
+
+    def test_what_needs_it(self):
+        """A service that is wrong takes its router along."""
+        offer = self.offer("docker", "x", service="x")
+        broken = attrs.evolve(offer.config.services["x"], load_balancer=LoadBalancerConfig(servers=(), strategy="no-such"))
+        offer = Offer("docker", attrs.evolve(offer.config, services={"x": broken}))
+        loaded = self.with_offers(offer, self.offer("dns", "y"))
+        self.assertEqual((list(loaded.config.routers), list(loaded.config.services)), (["y"], ["a", "y"]))
+        self.assertEqual(len(loaded.left_out), 2)
+
+    def test_broken_configuration(self):
+        """Nothing is added to a configuration that is not to run."""
+        loaded = load_string("", "gw.hcl", {})
+        self.assertIs(with_offers(loaded, (self.offer("docker", "x"),)), loaded)

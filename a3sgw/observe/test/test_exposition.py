@@ -23,11 +23,12 @@ from a3sgw.observe.test.records import (
     make_service,
 )
 
+PROVIDERS = {"inventory": (4, True), "old": (0, False)}
 CONTROL: ControlGauges = {
     "version": "1.2.3",
     "reloads": {"success": 2},
     "last_reload": 1893456000.5,
-    "broken_files": ["b.hcl"],
+    "broken_files": ["b.hcl"], "providers": PROVIDERS, "left_out": 3,
     "workers": None,
 }
 
@@ -319,6 +320,10 @@ class RenderTests(SynchronousTestCase):
                 ("gateway_config_reloads_total", {"result": "failure"}, 0),
                 ("gateway_config_last_reload_timestamp_seconds", {}, 1893456000.5),
                 ("gateway_config_file_broken", {"file": "b.hcl"}, 1),
+                ("gateway_provider_objects", {"provider": "inventory"}, 4),
+                ("gateway_provider_up", {"provider": "inventory"}, 1),
+                ("gateway_provider_up", {"provider": "old"}, 0),
+                ("gateway_provider_left_out_objects", {}, 3),
                 ("gateway_build_info", {"version": "1.2.3"}, 1),
             ]
         )
@@ -340,7 +345,15 @@ class RenderTests(SynchronousTestCase):
         """
         Without routers, services and backends their families are left out, and a page is still a page.
         """
-        control: ControlGauges = {"version": "1", "reloads": {}, "last_reload": None, "broken_files": [], "workers": None}
+        control: ControlGauges = {
+            "version": "1",
+            "reloads": {},
+            "last_reload": None,
+            "broken_files": [],
+            "providers": {},
+            "left_out": 0,
+            "workers": None,
+        }
         page = render(Metrics((1.0,)).snapshot(make_gauges()), control)
         names = {name for name, _ in samples_of(page)}
         self.assertIn("gateway_requests_total", names)
