@@ -9,10 +9,13 @@ import json
 import os
 import signal
 import socket
+import ssl
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import h2.config
@@ -25,6 +28,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import Server, ServerConnection, serve
 from websockets.typing import Subprotocol
 
+from a3sgw.proxy.test.certificates import Authority
 from tests.setting import GatewayCase, OwnGatewayCase, configure, metric, peak_memory, service, service_at
 from tests.support import PATIENCE, free_port, wait_until
 from tests.wire import FullBacklog, head_fields, request
@@ -42,7 +46,7 @@ class Backend:
     `ended` are the closing codes and reasons that its connections ended with, `seen` how they were asked for.
     """
 
-    def __init__(self, name: str = "") -> None:
+    def __init__(self, name: str = "", terms: ssl.SSLContext | None = None) -> None:
         self.name = name
         self.ended: list[tuple[int | None, str]] = []
         self.seen: list[dict[str, str]] = []
@@ -56,6 +60,7 @@ class Backend:
             process_request=self._look,
             max_size=1 << 25,
             ping_interval=None,
+            ssl=terms,
         )
         self.port: int = self._server.socket.getsockname()[1]
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -543,3 +548,87 @@ class Http2Tests(WebSocketCase):
         """
         self.assertEqual(Http2WebSocket(self.port, "/ws/refuse").status, 403)
         self.assertEqual(Http2WebSocket(self.port, "/dead/echo").status, 502)
+
+
+class TlsTests(OwnGatewayCase):
+    """
+    The same under TLS on both sides.
+    """
+
+    def setUp(self):
+        super().setUp()
+        directory = tempfile.TemporaryDirectory(prefix="a3sgw-")
+        self.addCleanup(directory.cleanup)
+        folder = Path(directory.name)
+        authority = Authority()
+        identity = authority.issue("localhost", "127.0.0.1")
+        files = {
+            "ca.pem": authority.pem(),
+            "localhost.pem": identity.certificate_pem(),
+            "localhost.key": identity.key_pem(),
+        }
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+        terms = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        terms.load_cert_chain(folder / "localhost.pem", folder / "localhost.key")
+        self.backend = Backend(terms=terms)
+        self.addCleanup(self.backend.stop)
+        self.terms = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+        upstream = f'  upstream_tls {{\n    ca_file = "{folder}/ca.pem"\n  }}'
+        self.text = configure(
+            self.port,
+            service_at("app", [f"wss://localhost:{self.backend.port}"], upstream),
+            entrypoint=f'  tls {{\n    cert_file = "{folder}/localhost.pem"\n    key_file = "{folder}/localhost.key"\n  }}',
+            log=self.log,
+        ).replace("shutdown_timeout_secs = 5", "shutdown_timeout_secs = 1")
+
+    def open(self, path: str) -> ClientConnection:
+        return connect(
+            f"wss://localhost:{self.port}{path}", ssl=self.terms, max_size=1 << 25, ping_interval=None, close_timeout=PATIENCE
+        )
+
+    def test_under_tls(self):
+        """
+        Messages go through, codes are kept, a refusal is heard, and 1001 is said at the end.
+        """
+        gateway = self.start(self.text)
+        with self.open("/echo") as client:
+            for message in ("hello", os.urandom(1 << 20)):
+                client.send(message)
+                self.assertEqual(client.recv(PATIENCE), message)
+            client.close(3999, "enough")
+        wait_until(lambda: (3999, "enough") in self.backend.ended, "the server knows")
+        with self.open("/close") as client, self.assertRaises(ConnectionClosedError) as caught:
+            client.recv(PATIENCE)
+        assert caught.exception.rcvd is not None
+        self.assertEqual(caught.exception.rcvd.code, 4321)
+        with self.assertRaises(InvalidStatus):
+            self.open("/refuse")
+        with self.open("/echo") as client:
+            gateway.send_signal(signal.SIGTERM)
+            with self.assertRaises(ConnectionClosed) as last:
+                client.recv(PATIENCE)
+            assert last.exception.rcvd is not None
+            self.assertEqual(last.exception.rcvd.code, 1001)
+        wait_until(lambda: (1001, "") in self.backend.ended, "the server knows")
+        gateway.wait(PATIENCE)
+        self.assertNotIn("Traceback", gateway.stderr())
+
+    def test_slow_client(self):
+        """
+        Back-pressure holds under TLS too.
+        """
+        gateway = self.start(self.text)
+        with connect(
+            f"wss://localhost:{self.port}/flood", ssl=self.terms, compression=None, ping_interval=None, max_queue=1, close_timeout=PATIENCE
+        ) as client:
+            before = peak_memory(gateway.pid)
+            sent = -1
+            while sent != self.backend.sent:
+                sent = self.backend.sent
+                time.sleep(0.3)
+            self.assertLess(sent, FLOOD_PIECE * FLOOD_PIECES)
+            for _ in range(FLOOD_PIECES):
+                self.assertEqual(len(client.recv(PATIENCE)), FLOOD_PIECE)
+            self.assertLess(peak_memory(gateway.pid) - before, 8)
+        self.stop(gateway)
