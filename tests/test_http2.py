@@ -178,6 +178,36 @@ class LoadTests(GatewayCase):
         self.assertIn("500 succeeded, 0 failed", done.stdout)
 
 
+class ChangeTests(OwnGatewayCase):
+    """
+    Reloads under load.
+    """
+
+    skip = missing("h2load", "nginx")
+
+    def test_reload(self) -> None:
+        """Not one of thousands of requests is lost while the gateway takes configuration after configuration."""
+        with NginxServer('location / { return 200 "nginx"; }') as nginx:
+            # Another route table each time, and another pool.
+            texts = [
+                configure(self.port, service("app", [nginx.port], f"  connection_pool {{\n    max_idle_connections = {number}\n  }}"))
+                for number in (20, 40)
+            ]
+            gateway = self.start(texts[0])
+            counted: list[str] = []
+
+            def load() -> None:
+                counted.append(run_command(["h2load", "-n", "20000", "-c", "4", "-m", "20", f"http://127.0.0.1:{self.port}/"]).stdout)
+
+            loading = threading.Thread(target=load)
+            loading.start()
+            for number in range(6):
+                gateway.reload(texts[(number + 1) % 2])
+            loading.join(60)
+            self.assertIn("20000 succeeded, 0 failed, 0 errored, 0 timeout", counted[0])
+            self.stop(gateway)
+
+
 class EndTests(OwnGatewayCase):
     """
     The end of a gateway.

@@ -746,6 +746,19 @@ class BeginningTests(Http2Case):
         self.say(self.dialogue.backend(), OK)
         self.assertTrue(self.hear(client).startswith(b"HTTP/1.1 200 "))
 
+    def test_behind_the_proxy_protocol(self):
+        """Whom a trusted proxy speaks for is known over HTTP/2 too."""
+        self.converse(entrypoint='proxy_protocol {\n trusted_ips = ["198.51.100.1"]\n}')
+        self.client.close()
+        self.client = self.dialogue.connect("198.51.100.1")
+        self.client.room = 1 << 24
+        self.say(self.client, b"PROXY TCP4 203.0.113.7 192.0.2.9 4711 8080\r\n")
+        self.begin()
+        stream = self.request()
+        self.assertIn(b"\r\nX-Forwarded-For: 203.0.113.7\r\n", self.hear(self.dialogue.backend()))
+        self.say(self.dialogue.backend(), OK)
+        self.assertEqual(self.answer(stream).status, 200)
+
     def test_switched_off(self):
         """Where HTTP/2 is switched off its preface is an error."""
         self.converse(entrypoint="http2 {\n enabled = false\n}")
