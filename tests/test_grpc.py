@@ -372,3 +372,59 @@ class LifeTests(GrpcCase):
             wait_until(lambda: who() == {"well"}, "the ill one is left out")
             servers[1].state = b"\x08\x01"
             wait_until(lambda: who() == {"well", "ill"}, "both are used again")
+
+
+class ChoiceTests(GatewayCase):
+    """
+    Who answers a call: what a cookie, a header or a share says of requests holds for calls too.
+    """
+
+    @classmethod
+    def parts(cls) -> list[str]:
+        cls.servers = [cls.enter(GrpcServer(name)) for name in ("one", "two", "shadow")]
+        one, two, shadow = [f"h2c://127.0.0.1:{server.port}" for server in cls.servers]
+        sticky = '  sticky {\n    cookie = "who"\n  }\n'
+        shares = ", ".join(
+            f'{{ name = "{name}", traffic_percent = {percent}, servers = [{{ url = "{url}" }}] }}'
+            for name, percent, url in (("v1", 100, one), ("v2", 0, two))
+        )
+        revisions = f'  revisions = [{shares}]\n  revision_header = "x-revision"\n'
+        revised = grpc_service("revised", [], extra=revisions).replace("  load_balancer {\n    servers = []\n  }\n", "")
+        return [
+            grpc_service("sticky", [one, two]).replace("load_balancer {\n", "load_balancer {\n" + sticky),
+            revised,
+            grpc_service("shadowed", [one], extra='  mirror {\n    service = "shadow"\n  }\n'),
+            grpc_service("shadow", [shadow]),
+        ]
+
+    servers: list[GrpcServer]
+
+    def who(self, to: str, *metadata: tuple[str, str]) -> tuple[str, str]:
+        """
+        Call; return which server answered, and the cookie that came with the answer.
+        """
+        channel = connect(self.port)
+        self.addCleanup(channel.close)
+        _, call = method(channel, "Once").with_call(b"x", metadata=[("x-to", to), *metadata], timeout=PATIENCE)
+        said = dict(call.initial_metadata())
+        return said["x-server"], said.get("set-cookie", "")
+
+    def test_sticky(self) -> None:
+        """A caller that sends the cookie back stays with its server."""
+        server, cookie = self.who("sticky")
+        name = cookie.partition(";")[0]
+        self.assertTrue(name.startswith("who="))
+        self.assertEqual({self.who("sticky", ("cookie", name))[0] for _ in range(5)}, {server})
+        self.assertEqual({self.who("sticky")[0] for _ in range(4)}, {"one", "two"})
+
+    def test_revisions(self) -> None:
+        """A header chooses the revision."""
+        self.assertEqual({self.who("revised")[0] for _ in range(3)}, {"one"})
+        self.assertEqual(self.who("revised", ("x-revision", "v2"))[0], "two")
+
+    def test_mirror(self) -> None:
+        """A shadow service gets its copies in gRPC."""
+        before = len(self.servers[2].calls)
+        self.assertEqual(self.who("shadowed")[0], "one")
+        wait_until(lambda: len(self.servers[2].calls) == before + 1, "the shadow was called", 5.0)
+        self.assertEqual(self.servers[2].calls[-1]["x-shadow"], "true")
