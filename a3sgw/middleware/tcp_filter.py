@@ -29,13 +29,14 @@ __all__ = ["TcpFilter", "TcpFilterConfig", "factory"]
 @attrs.frozen(kw_only=True)
 class TcpFilterConfig:
     """
-    Limit who connects, and how many at a time. Give at least one attribute, and list it on an entrypoint or on a tcp router: when a request
-    has found its router, the connection is there already.
+    Limit who connects, and how many at a time. Give at least one attribute, and list it on an entrypoint, or on a tcp or udp router: when a
+    request has found its router, the connection is there already. Over udp, every client that is known counts as a connection.
 
     The peer's own address counts, a proxy's or not, because nothing has been read yet, unless the proxy has told whom it speaks for by the
     PROXY protocol. Addresses are judged first: who is not allowed does not take a place. On an http entrypoint who is turned away is
-    answered 403 or 503, elsewhere nothing. `gateway_connections_refused_total` counts them all. Each entrypoint and router that lists it
-    counts for itself. A reload that changes these attributes begins to count anew; other reloads do not.
+    answered 403 or 503, elsewhere nothing. `gateway_connections_refused_total` counts them all, and for udp
+    `gateway_udp_datagrams_dropped_total`. Each entrypoint and router that lists it counts for itself. A reload that changes these
+    attributes begins to count anew; other reloads do not.
     """
 
     type: ClassVar[str] = "tcp-filter"
