@@ -38,7 +38,7 @@ from a3sgw.net.reactor import flush_queue
 from a3sgw.policy.arena import Arena
 from a3sgw.view import GatewayView, make_api
 from a3sgw.workers.events import EventDesk
-from a3sgw.workers.fleet import Fleet, worker_count
+from a3sgw.workers.fleet import Fleet, refuse_other_size, worker_count
 from a3sgw.workers.nursery import Nursery
 
 __all__ = ["Gateway"]
@@ -214,6 +214,7 @@ class Gateway(MultiService):
         try:
             if not is_checked:
                 _refuse_problems(new_config)
+            refuse_other_size(worker_count(self._config.workers), new_config)
             api = make_api(self._view, new_config)
             probes = self._prober.prepare(new_config)
             yield self._carrier.prepare(new_config)

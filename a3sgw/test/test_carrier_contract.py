@@ -121,6 +121,16 @@ class CarrierContract:
         self.carrier.abandon()
         self.exchange()
 
+    def test_abandon_while_it_is_prepared(self):
+        """What is not wanted any more while it is being prepared comes to nothing, and is not in the way of the next."""
+        prepared = self.carrier.prepare(self.config(rules=[f"Path(`/{number}`)" for number in range(400)]))
+        self.carrier.abandon()
+        self.dialogue.reactor.settle()
+        self.failureResultOf(prepared, AssemblyError)
+        self.exchange()
+        self.take(self.config(rules=["Path(`/b`)"]))
+        self.exchange("/b")
+
     def test_verdicts(self):
         """Verdicts of probes hold at once, and only where there is somebody to judge."""
         text = describe(servers=[1, 2]).replace("load_balancer {", f"load_balancer {{\n {CHECKED}\n").replace("}] }", "}]\n}")

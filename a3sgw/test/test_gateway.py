@@ -308,6 +308,13 @@ class ReloadTests(GatewayCase):
         self.failureResultOf(gateway.reload(self.load(self.in_use())), AssemblyError)
         self.assert_unmoved(config, "Address already in use")
 
+    def test_other_number_of_workers(self):
+        """A gateway in one process does not become several by a reload, and says so."""
+        gateway = self.run_gateway()
+        config = gateway.config()
+        self.failureResultOf(gateway.reload(self.load(CONFIG + "workers = 3\n")), AssemblyError)
+        self.assert_unmoved(config, "workers cannot change from 1 to 3 while the gateway runs; restart it for that")
+
     def assert_unmoved(self, config, reason):
         gateway = self.gateway
         self.assertIs(gateway.config(), config)

@@ -30,7 +30,7 @@ from a3sgw.workers.link import Ask, Link, LinkError
 from a3sgw.workers.remote import RemoteCarrier, answer_control
 from a3sgw.workers.sockets import Sockets
 
-__all__ = ["Fleet", "Processes", "worker_count"]
+__all__ = ["Fleet", "Processes", "refuse_other_size", "worker_count"]
 
 
 def worker_count(workers: int | str) -> int:
@@ -40,6 +40,15 @@ def worker_count(workers: int | str) -> int:
     if not isinstance(workers, str):
         return workers
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def refuse_other_size(size: int, config: GatewayConfig) -> None:
+    """
+    Raise `AssemblyError` if `config` asks for another number of workers than there are.
+    """
+    wanted = worker_count(config.workers)
+    if wanted != size:
+        raise AssemblyError(f"workers cannot change from {size} to {wanted} while the gateway runs; restart it for that")
 
 
 class Processes(Protocol):
@@ -149,7 +158,7 @@ class Fleet:
             raise AssemblyError("another configuration is being prepared")
         self._preparing = config
         try:
-            self._check_size(config)
+            refuse_other_size(self.size, config)
             self._sockets.prepare(places_of(config))
             if self._config is None:
                 for slot in range(self.size):
@@ -167,11 +176,6 @@ class Fleet:
             if isinstance(error, LinkError):
                 raise AssemblyError(f"workers end when they take this configuration: {error}") from error
             raise
-
-    def _check_size(self, config: GatewayConfig) -> None:
-        size = worker_count(config.workers)
-        if size != self.size:
-            raise AssemblyError(f"workers cannot change from {self.size} to {size} while the gateway runs; restart it for that")
 
     def _prepare_members(self, config: GatewayConfig) -> Deferred[Any]:
         asked = []
