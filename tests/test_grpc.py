@@ -4,6 +4,8 @@ Calls through the gateway, by clients and servers of the gRPC project.
 
 from __future__ import annotations
 
+import base64
+import http.client
 import threading
 import time
 from collections import Counter
@@ -15,6 +17,7 @@ import grpc
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from a3sgw.proxy.test.certificates import Authority
+from a3sgw.wire.grpc import FrameReader, frame, read_trailers
 from tests.grpc_peers import GrpcServer, connect, method
 from tests.setting import GatewayCase, configure, metrics, peak_memory, read_records, service_at
 from tests.support import GatewayProcess, free_port, wait_until
@@ -428,3 +431,57 @@ class ChoiceTests(GatewayCase):
         self.assertEqual(self.who("shadowed")[0], "one")
         wait_until(lambda: len(self.servers[2].calls) == before + 1, "the shadow was called", 5.0)
         self.assertEqual(self.servers[2].calls[-1]["x-shadow"], "true")
+
+
+class WebTests(GatewayCase):
+    """
+    Browsers, which know neither HTTP/2 frames nor trailers, before a server of the gRPC project.
+    """
+
+    server: GrpcServer
+
+    @classmethod
+    def parts(cls) -> list[str]:
+        cls.server = cls.enter(GrpcServer("one"))
+        return [
+            grpc_service("web", [f"http://127.0.0.1:{cls.server.port}"], middlewares='"web"'),
+            'middlewares "web" {\n  type = "grpc-web"\n}\n',
+        ]
+
+    def ask(self, name: str, message: bytes, *, is_text: bool = False) -> tuple[str | None, list[bytes], dict[bytes, bytes]]:
+        """
+        Call a method as a browser does; return the content type, the messages and the trailers of the answer.
+        """
+        kind = "application/grpc-web-text" if is_text else "application/grpc-web+proto"
+        body = frame(message)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        self.addCleanup(connection.close)
+        sent = base64.b64encode(body) if is_text else body
+        connection.request("POST", f"/test.Echo/{name}", sent, {"Content-Type": kind, "Accept": kind, "X-To": "web", "X-Grpc-Web": "1"})
+        answer = connection.getresponse()
+        self.assertEqual(answer.status, 200)
+        told = answer.read()
+        if is_text:
+            told = b"".join(base64.b64decode(told[at : at + 4]) for at in range(0, len(told), 4))
+        *messages, (flags, last) = FrameReader(1 << 20).feed(told)
+        trailers = read_trailers(flags, last)
+        assert trailers is not None
+        return answer.getheader("content-type"), [each for _, each in messages], {field.name: field.value for field in trailers}
+
+    def test_calls(self) -> None:
+        """A browser's calls are answered, one message or many, in bytes and in text."""
+        for is_text, kind in ((False, "application/grpc-web"), (True, "application/grpc-web-text")):
+            for name, expected in (("Once", [b"abc"]), ("Many", [b"a", b"b", b"c"])):
+                content_type, messages, trailers = self.ask(name, b"abc", is_text=is_text)
+                self.assertEqual((content_type, messages), (kind, expected))
+                self.assertEqual((trailers[b"grpc-status"], trailers[b"x-late"]), (b"0", b"1"))
+
+    def test_status(self) -> None:
+        """A status reaches the browser with its details."""
+        _, messages, trailers = self.ask("Fail", b"5")
+        self.assertEqual((messages, trailers[b"grpc-status"]), ([], b"5"))
+        self.assertEqual(trailers[b"grpc-status-details-bin"], b"CAUSAm5v")
+
+    def test_no_method(self) -> None:
+        """So does that of a method which does not exist."""
+        self.assertEqual(self.ask("Nothing", b"")[2][b"grpc-status"], b"12")

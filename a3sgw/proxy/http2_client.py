@@ -195,6 +195,9 @@ class Http2Client:
             if piece:
                 session.send_data(stream_id, piece, ended)
             self.pump()
+        else:
+            # Its numbers may be used up.
+            self.is_leaving = True
         return stream_id
 
     def close_stream(self, stream_id: int, code: int) -> None:
@@ -489,8 +492,10 @@ class Http2Upstream:
         client = self._client
         if self.stream_id and (piece or ended):
             client.session.send_data(self.stream_id, piece, ended)
-            if not self.has_answered and self.exchange is not None:
-                self.deadline = client.stream.now() + self.exchange.response_header_timeout
+            if self.exchange is not None and not self._pausers:
+                # While there is something to read, silence is no fault.
+                patience = self._settings.idle_timeout if self.has_answered else self.exchange.response_header_timeout
+                self.deadline = client.stream.now() + patience
             client.pump()
             if client.is_congested:
                 self.congested()

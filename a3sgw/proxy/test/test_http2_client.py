@@ -61,6 +61,23 @@ class Http2Case(DialogueCase):
         return service.backends[0].grpc_pool
 
 
+class Exhausted:
+    """
+    A session whose numbers of streams are used up.
+    """
+
+    def __init__(self, session, opened):
+        self._session = session
+        self._opened = opened
+
+    def __getattr__(self, name):
+        return getattr(self._session, name)
+
+    def open_stream(self, fields, ended):
+        self._opened.append(fields)
+        return 0
+
+
 class PlainTests(Http2Case):
     """
     The common exchanges.
@@ -294,6 +311,37 @@ class EndingTests(Http2Case):
         self.assertTrue(self.client.was_reset)
         self.assertEqual(self.dialogue.outcomes()[-1:], ["response-timeout"])
         self.assertIn("response-idle", self.dialogue.outcomes())
+
+    def test_answered_while_asked(self):
+        """A backend that has begun its answer may be silent as long as it is being told something."""
+        self.converse(service='timeouts {\n    idle = "10s"\n  }')
+        peer, stream = self.call(request("POST", "/", "Transfer-Encoding: chunked"))
+        peer.head(stream)
+        self.assertTrue(self.told().startswith(b"HTTP/1.1 200 OK\r\n"))
+        for _ in range(4):
+            self.dialogue.reactor.advance(6)
+            self.say(self.client, b"1\r\nx\r\n")
+        self.peer()
+        self.assertEqual((peer.bodies[stream], peer.resets), (b"xxxx", {}))
+        self.dialogue.reactor.advance(11)
+        self.peer()
+        self.assertEqual(self.dialogue.outcomes(), ["response-idle"])
+
+    def test_no_more_streams(self):
+        """A connection that can have no further streams is replaced."""
+        self.converse()
+        peer, stream = self.call()
+        peer.answer(stream)
+        self.told()
+        (connection,) = self.pool()._connections
+        opened = []
+        connection.session = Exhausted(connection.session, opened)
+        self.say(self.client, request("POST", "/", "Content-Length: 0"))
+        second = self.peer()
+        self.assertIsNot(second, peer)
+        second.answer(1)
+        self.assertTrue(self.told().startswith(b"HTTP/1.1 200 OK\r\n"))
+        self.assertEqual((len(opened), self.pool().leased), (1, 0))
 
     def test_dead_connection(self):
         """A connection that gives no sign of life after a timeout is not used again, and closed."""
