@@ -380,7 +380,8 @@ class IRequestHook(Interface):
         Let the request pass (`None`), answer it, or make it wait for either.
 
         Called once per exchange, in the configured order, when the head has been read; the body has yet to come. `exchange.head` may be
-        changed. A Deferred is cancelled if the client leaves; whoever makes one bounds its time. One that fails is answered 500.
+        changed. An answer that is a `message.SwitchingResponse` takes the client's connection over, to speak another protocol on it. A
+        Deferred is cancelled if the client leaves; whoever makes one bounds its time. One that fails is answered 500.
         """
 
 

@@ -591,6 +591,9 @@ class Exchange(Record):
         """
         The tunnel is over, after so many bytes from the client and from the backend.
         """
+        if self._downstream is None:
+            # A bug has ended the exchange before.
+            return
         self.bytes_received = received
         self.bytes_sent = sent
         self._finish(outcome)

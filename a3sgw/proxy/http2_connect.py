@@ -75,12 +75,10 @@ class Http2Connect(Http2Stream):
         """
         Tell the client that it may go on, and give the stream to whoever speaks the other protocol; see `Http1Server.hand_over`.
         """
-        assert self.exchange is not None
         connection = self._connection
         answer = ResponseHead(200, status_line(200))
         answer.fields = [field for field in head.fields if field[0] not in _ONLY_HTTP1]
         answer.has_date = head.has_date
-        self.exchange.status = answer.status
         connection.session.send_head(self.stream_id, response_fields(answer, date_line()[6:]), False)
         connection.touch()
         self._switch = switch

@@ -17,6 +17,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from a3sgw.errors import Outcome
@@ -65,6 +66,8 @@ class Switch:
 
     __slots__ = ("_downstream", "_exchange")
 
+    _log = Logger()
+
     def __init__(self, exchange: Exchange, downstream: Any) -> None:
         self._exchange = exchange
         self._downstream = downstream
@@ -93,7 +96,11 @@ class Switch:
             return
         self._exchange.tunnel_begun()
         stream, ahead = self._downstream.hand_over(head, self)
-        self._begin(stream, ahead)
+        try:
+            self._begin(stream, ahead)
+        except Exception:
+            self._log.failure("bug at the beginning of {switch!r}", switch=self)
+            self._exchange.request_refused(Outcome.INTERNAL_ERROR, "bug")
 
     def send_body(self, piece: bytes, ended: bool) -> None:
         """
@@ -159,6 +166,7 @@ class Upgrade(Switch):
         request = exchange.head
         assert request is not None
         backend, early = self._upstream.hand_over()
+        # From here on it ends in `_tunnel_ended`, whatever happens.
         self._tunnel = Tunnel(
             stream,
             backend,

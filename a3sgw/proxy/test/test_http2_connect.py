@@ -165,7 +165,7 @@ class TunnelTests(ConnectCase):
         answer = self.answer(stream)
         self.assertEqual((answer.body, answer.ended, answer.reset), (ANSWER + frame(b"\x03\xe8", 8), True, None))
         line = self.lines()[-1]
-        self.assertEqual((line["protocol"], line["status"], line["outcome"]), ("HTTP/2.0", 200, "completed"))
+        self.assertEqual((line["protocol"], line["status"], line["outcome"]), ("HTTP/2.0", 101, "completed"))
 
     def test_two(self):
         """Several WebSockets share a connection and nothing else."""

@@ -11,6 +11,7 @@ from zope.interface.verify import verifyObject
 
 from a3sgw.errors import Outcome
 from a3sgw.interfaces import IDownstream
+from a3sgw.message import SwitchingResponse, make_field
 from a3sgw.proxy.test.dialogues import OK, DialogueCase, config, request, response
 from a3sgw.proxy.test.probes import Probes
 from a3sgw.proxy.upgrade import Switch, Upgrade
@@ -494,3 +495,69 @@ class BesideTests(UpgradeCase):
         downstream = SimpleNamespace(caller=None)
         verifyObject(IDownstream, Upgrade(None, downstream, None))
         verifyObject(IDownstream, Switch(None, downstream))
+
+
+class PulledCableTests(UpgradeCase):
+    """
+    Whatever breaks off, and after whichever byte, nothing is left behind and everybody is told.
+    """
+
+    SAID = {"client": HANDSHAKE + HELLO, "backend": AGREED + ANSWER}
+
+    def pull(self, side, cut, is_reset):
+        """
+        Let one side say all but what comes after `cut`, and break off.
+        """
+        self.converse(service="timeouts { connect = \"2s\" }")
+        data = self.SAID[side]
+        if side == "backend":
+            end = self.ask(HANDSHAKE)
+            self.hear(end)
+        else:
+            end = self.client
+        if cut:
+            self.say(end, data[:cut])
+        if side == "client":
+            for backend in self.dialogue.backends:
+                self.hear(backend)
+                self.say(backend, self.SAID["backend"])
+            self.hear(self.client)
+        if is_reset:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"")
+        end.close()
+        self.dialogue.reactor.settle()
+        # A side that was only closed is waited for; the other plays along.
+        for backend in self.dialogue.backends:
+            backend.take()
+            backend.close()
+        heard = self.client.take()
+        self.client.close()
+        self.dialogue.reactor.advance(12)
+        self.dialogue.assert_clean(self)
+        self.assertEqual([len(door.connections) for door in self.dialogue.carrier.doors()], [0], (side, cut, is_reset))
+        self.assertEqual(len(self.dialogue.outcomes()), 1 if side == "backend" or self.dialogue.backends else 0, (side, cut, is_reset))
+        return heard
+
+    def test_every_cut(self):
+        """No cut through what either side says leaves anything in flight, and a client is never left without an answer or an end."""
+        for side, data in self.SAID.items():
+            for cut in [*range(0, len(data), 9), len(data)]:
+                for is_reset in (False, True):
+                    heard = self.pull(side, cut, is_reset)
+                    if side == "backend":
+                        status = b"101" if cut >= len(AGREED) else b"502"
+                        self.assertTrue(heard.startswith(b"HTTP/1.1 " + status), (cut, is_reset, heard))
+
+    def test_bug_at_the_beginning(self):
+        """A middleware that fails when it has taken a connection over costs that connection, and is reported."""
+
+        def begin(stream, data, ended):
+            raise ZeroDivisionError
+
+        probes = Probes()
+        self.converse(catalog=probes.catalog, middlewares=['  type = "probe"'])
+        probes["m1"].request = lambda exchange: SwitchingResponse([make_field(b"Upgrade", b"websocket")], begin)
+        self.say(self.client, HANDSHAKE)
+        self.assertTrue(self.client.was_reset)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.dialogue.outcomes(), ["internal-error"])
