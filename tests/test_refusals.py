@@ -38,7 +38,8 @@ class MalformedRequestTests(RefusalCase):
                 (b"GET / HTTP/1.2\r\n" + HOST + b"\r\n", 505, "version-not-supported"),
                 (b"GET / HTTP/2.0\r\n" + HOST + b"\r\n", 505, "version-not-supported"),
                 (b"GET / HTTP/0.9\r\n" + HOST + b"\r\n", 505, "version-not-supported"),
-                (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "version-not-supported"),
+                # Nearly the beginning of HTTP/2.
+                (b"PRI * HTTP/2.0\r\n\r\nSO\r\n\r\n", 505, "version-not-supported"),
             )
         )
 

@@ -72,7 +72,7 @@ _GRPC_SERVICE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,255}", re.ASCII).fullmatc
 
 
 def _check_grpc_service(text: str) -> str:
-    if _GRPC_SERVICE(text) is None:
+    if text and _GRPC_SERVICE(text) is None:
         raise ValueError("which is no name of a service: letters, digits, dots, dashes and underscores")
     return text
 
@@ -117,7 +117,7 @@ class HealthCheckConfig:
         default="http",
     )
     grpc_service: str = setting(
-        Text('the name of a gRPC service, like "shop.v1.Cart"', _check_grpc_service),
+        Text('the name of a gRPC service, like "shop.v1.Cart"', _check_grpc_service, may_be_empty=True),
         "With `grpc`, the service that is asked about; without it, the server as a whole.",
         default="",
     )
