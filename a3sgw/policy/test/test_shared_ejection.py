@@ -4,6 +4,7 @@ Tests of the passive verdicts that workers share.
 
 import os
 from functools import partial
+from itertools import count
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,8 @@ from a3sgw.policy.verdict import Change
 
 SETTINGS = EjectionSettings(consecutive_errors=2, error_threshold=4, window=8.0, base=5.0, maximum=20.0)
 WHAT = st.sampled_from(["begin", "good", "bad", "bad", "nothing", "wake"])
+# What two workers share they share by name, and the same steps may be tried again.
+RUNS = count()
 STEPS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2), WHAT, st.floats(0, 3)), max_size=80)
 
 
@@ -50,7 +53,7 @@ class SharedEjectionTests(SynchronousTestCase):
     def test_like_one_process(self, steps):
         """Whichever worker hears of a request, the verdicts are those that one process would have."""
         group = EjectionGroup(SETTINGS, max_ejection_percent=50)
-        alone, shared = [group.add() for _ in range(3)], self.workers(repr(steps))
+        alone, shared = [group.add() for _ in range(3)], self.workers(f"run {next(RUNS)}")
         tickets = []
         self.now = 1000.0
         for who, backend, what, passed in steps:
