@@ -238,7 +238,8 @@ def _http2(terms: Http2Config, limits: LimitsConfig) -> SessionLimits:
         max_header_bytes=2 * bytes_at_most,
         max_header_count=2 * limits.max_header_count + 512,
         advertised_header_bytes=bytes_at_most,
-        resets=terms.max_concurrent_streams,
+        # Whoever leaves a page gives up everything that is under way for it, and may leave the next one at once.
+        resets=max(terms.max_concurrent_streams, SessionLimits().resets),
         allows_extended_connect=True,
     )
 
