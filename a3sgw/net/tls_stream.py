@@ -7,6 +7,8 @@ makes the connection says which is shown, what must be verified, and what the se
 What is written during an event is encrypted once at its end, so that a head and its body share records; what has arrived is passed on once
 as well. Each call into OpenSSL that only says "nothing more" costs an exception, 2 µs: where it can be told beforehand, it is left out.
 
+Long because it has the whole face of a stream and that of a receiver, and one state between them.
+
 Hot path: see docs/hot-path.md.
 """
 
@@ -27,6 +29,8 @@ __all__ = ["TlsStream"]
 _PIECE: Final = 65536
 # What OpenSSL gives at a time (RFC 8446 section 5.1).
 _RECORD: Final = 16384
+# For alerts that refuse what a peer tries again and again, such as a renegotiation, 31 bytes each.
+_MOST_UNASKED: Final = 16384
 _APPLICATION_DATA: Final = b"\x17\x03\x03"
 
 
@@ -59,6 +63,7 @@ class TlsStream:
         "_out",
         "_raw",
         "_secured",
+        "_unasked",
         "now",
         "receiver",
     )
@@ -84,6 +89,7 @@ class TlsStream:
         self._is_half = False
         self._lingers = lingers
         self._out: list[bytes] = []
+        self._unasked = 0
         self.now = raw.now
         self.receiver: Any = None
         raw.receiver = self
@@ -195,9 +201,8 @@ class TlsStream:
                 self._encrypt(connection)
             except Exception as error:
                 self._log.failure("bug on {stream!r}", stream=self)
-                self._connection = None
+                self._raw._tell(self.stream_lost, error)
                 self._raw.abort()
-                self.stream_lost(error)
 
     def _encrypt(self, connection: SSL.Connection) -> None:
         out = self._out
@@ -285,18 +290,21 @@ class TlsStream:
         self._pass_on(connection)
         secured()
 
-    def _pass_on(self, connection: SSL.Connection) -> None:
+    def _pass_on(self, connection: SSL.Connection) -> int:
         """
-        Give the plain stream what OpenSSL wants to be sent.
+        Give the plain stream what OpenSSL wants to be sent; return how much it was.
         """
+        size = 0
         try:
             piece = connection.bio_read(_PIECE)
             self._raw.write(piece)
             while len(piece) == _PIECE:
+                size += _PIECE
                 piece = connection.bio_read(_PIECE)
                 self._raw.write(piece)
         except SSL.WantReadError:
-            pass
+            return size
+        return size + len(piece)
 
     def _fail(self, reason: str) -> None:
         self._connection = None
@@ -346,7 +354,9 @@ class TlsStream:
             # The receiver has closed the stream, and hears nothing more of it.
             return
         if isinstance(error, SSL.WantReadError):
-            self._pass_on(connection)
+            self._unasked += self._pass_on(connection)
+            if self._unasked > _MOST_UNASKED:
+                self._fail("the peer provokes one alert after the other")
         elif isinstance(error, SSL.ZeroReturnError):
             # A farewell, and nothing behind it counts.
             self._has_ended = True

@@ -13,6 +13,7 @@ the bytes on must not see another name in them than the server behind.
 from __future__ import annotations
 
 import re
+import struct
 from typing import Final, NamedTuple
 
 __all__ = ["MAX_CLIENT_HELLO_BYTES", "TLS12", "TLS13", "ClientHello", "ClientHelloError", "NotTlsError", "read_client_hello"]
@@ -36,6 +37,8 @@ _SUPPORTED_VERSIONS: Final = 43
 
 # RFC 6066 section 3 wants a host name in ASCII. Addresses are no such names, but some send them; they match no name, and that is all.
 _NAME: Final = re.compile(rb"[!-~]{1,255}").fullmatch
+
+_HEAD: Final = struct.Struct(">HH").unpack_from
 
 _UNEXPECTED_MESSAGE: Final = 10
 _RECORD_OVERFLOW: Final = 22
@@ -218,14 +221,21 @@ def _read(cursor: _Cursor) -> ClientHello:
 
 
 def _extensions(block: bytes) -> dict[int, bytes]:
-    cursor = _Cursor(block)
+    # Without a cursor: there are a dozen, and this is a third of the work.
     extensions: dict[int, bytes] = {}
-    while not cursor.is_at_end():
-        kind = cursor.number(2)
+    position, end = 0, len(block)
+    while position < end:
+        start = position + 4
+        if start > end:
+            raise ClientHelloError("half an extension")
+        kind, size = _HEAD(block, position)
         if kind in extensions:
             # RFC 8446 section 4.2.
             raise ClientHelloError("an extension that stands twice", _ILLEGAL_PARAMETER)
-        extensions[kind] = cursor.vector(2)
+        position = start + size
+        if position > end:
+            raise ClientHelloError("an extension that is longer than what holds it")
+        extensions[kind] = block[start:position]
     return extensions
 
 
@@ -242,7 +252,7 @@ def _numbers(body: bytes) -> tuple[int, ...]:
     """
     if not body or len(body) % 2:
         raise ClientHelloError("a list of numbers that is empty or ends within one")
-    return tuple(body[i] << 8 | body[i + 1] for i in range(0, len(body), 2))
+    return struct.unpack(f">{len(body) // 2}H", body)
 
 
 def _server_name(body: bytes) -> bytes | None:
