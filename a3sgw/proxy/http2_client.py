@@ -60,6 +60,7 @@ class Http2Client:
         "_awaits_life",
         "_heard",
         "_is_busy",
+        "_is_dirty",
         "_is_gone",
         "_lent",
         "_pool",
@@ -95,6 +96,7 @@ class Http2Client:
         self._pool = pool
         self._lent = 0
         self._is_busy = False
+        self._is_dirty = False
         self._is_gone = False
         self._awaits_life = False
         self._heard = stream.now()
@@ -225,15 +227,28 @@ class Http2Client:
 
     def pump(self) -> None:
         """
-        Send what the session has to say, unless that is being done further up.
+        Send what the session has to say, at the end of this group of events.
         """
-        if self._is_busy or self._is_gone:
+        if not self._is_dirty and not self._is_gone:
+            self._is_dirty = True
+            self.stream.flush_later(self)
+
+    def flush(self) -> None:
+        """
+        Send what the session has to say; called by the flush queue, and never raises.
+        """
+        self._is_dirty = False
+        if self._is_gone:
             return
         session = self.session
         self._is_busy = True
         try:
             while not self.is_congested and (said := session.collect()):
                 self.stream.write(said)
+        except Exception:
+            self._log.failure("bug on {connection!r}", connection=self)
+            self.stream.abort()
+            return
         finally:
             self._is_busy = False
         if session.is_over:
