@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final, Protocol
 
-from twisted.internet.defer import Deferred, DeferredList, fail, gatherResults, inlineCallbacks, succeed
+from twisted.internet.defer import Deferred, DeferredList, gatherResults, inlineCallbacks, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -91,6 +91,8 @@ class _Member:
         # Whether it could run `config`, and whether it does.
         self.is_ready = False
         self.is_serving = False
+        # Whether it was begun for the configuration in hand, because there was nobody else.
+        self.is_recruit = False
 
     def __repr__(self) -> str:
         return f"<Worker {self.slot} ({self.pid or 'unborn'}) {'serving' if self.is_serving else 'joining'}>"
@@ -160,9 +162,6 @@ class Fleet:
         try:
             refuse_other_size(self.size, config)
             self._sockets.prepare(places_of(config))
-            if self._config is None:
-                for slot in range(self.size):
-                    self._open(slot)
             try:
                 yield self._prepare_members(config)
             except LinkError as error:
@@ -178,20 +177,35 @@ class Fleet:
             raise
 
     def _prepare_members(self, config: GatewayConfig) -> Deferred[Any]:
+        if not self._taking():
+            # What runs may be what ends them, and this the cure.
+            self._recruit()
         asked = []
         for member in self._taking():
-            member.remote.hand_over(self._sockets.new())
+            member.remote.hand_over(self._sockets.wanted() if member.is_recruit else self._sockets.new())
             asked.append(member.remote.prepare(config))
-        if not asked:
-            return fail(LinkError("no worker is left"))
         # Each has to be waited for: those that succeed must be told what becomes of it.
         return DeferredList(asked, consumeErrors=True).addCallback(_first_failure)
 
     def _taking(self) -> list[_Member]:
         """
-        Return whom the configuration in hand is for: at the start everybody, later those that serve.
+        Return whom the configuration in hand is for: those that serve, or who was begun for it.
         """
-        return [member for member in self._members.values() if member.is_serving or self._config is None]
+        return [member for member in self._members.values() if member.is_serving or member.is_recruit]
+
+    def _recruit(self) -> None:
+        """
+        Begin a worker in each place, for the configuration in hand.
+        """
+        members, self._members = self._members, {}
+        for member in members.values():
+            # Those that would have taken what runs.
+            member.link.close()
+        for call in self._returns.values():
+            call.cancel()
+        self._returns.clear()
+        for slot in range(self.size):
+            self._open(slot).is_recruit = True
 
     def abandon(self) -> None:
         """
@@ -204,6 +218,9 @@ class Fleet:
             self._processes.stop()
         else:
             self._abandon_members()
+            for member in list(self._members.values()):
+                if member.is_recruit:
+                    member.link.close()
             self._resume_joining()
 
     def _abandon_members(self) -> None:
@@ -229,6 +246,7 @@ class Fleet:
         committed: list[Deferred[None]] = []
         for member in taking:
             member.is_serving = True
+            member.is_recruit = False
             member.config = config
             committed.append(member.remote.commit())
         self._resume_joining()

@@ -61,6 +61,12 @@ class Sockets:
         """
         return [(name, self._prepared[name].place, self._prepared[name].sock) for name in self._new]
 
+    def wanted(self) -> list[tuple[str, Place, socket.socket]]:
+        """
+        Return all that the prepared configuration listens on.
+        """
+        return [(name, each.place, each.sock) for name, each in self._prepared.items()]
+
     def all(self) -> list[tuple[str, Place, socket.socket]]:
         """
         Return what the running configuration listens on.

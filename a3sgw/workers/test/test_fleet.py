@@ -355,16 +355,47 @@ class ReplacementTests(FleetCase):
         self.assertEqual((successor.runs, self.runs()), ("/a", ["/a", "/a"]))
 
     def test_deadly_configuration(self):
-        """A configuration with which workers end is refused."""
+        """A configuration with which workers end is refused, when others were begun for it that ended too."""
         self.take("/a")
         first, second = self.workers
         first.answers["prepare"] = Deferred()
         second.answers["prepare"] = Deferred()
         prepared = self.fleet.prepare(config("/b"))
         self.settle()
+        self.next_answers = {"prepare": Deferred()}
         first.die()
         second.die()
+        self.settle()
+        self.assertNoResult(prepared)
+        self.next_answers = {}
+        for worker in self.live():
+            worker.die()
         self.assertIn("workers end when they take this configuration", self.failure_of(prepared))
+        self.reactor.advance(1)
+        self.assertEqual(self.runs(), ["/a", "/a"])
+
+    def test_cure(self):
+        """If what runs ends every worker, another configuration is prepared by new ones, and taken over."""
+        self.take("/a")
+        for worker in self.live():
+            worker.die()
+        self.settle()
+        prepared = self.fleet.prepare(config("/b"))
+        self.result_of(prepared)
+        self.result_of(self.fleet.commit())
+        self.assertEqual((self.runs(), [worker.sockets for worker in self.live()]), (["/b", "/b"], [["web"], ["web"]]))
+        self.reactor.advance(30)
+        self.assertEqual(len(self.workers), 4, "nobody comes in addition")
+
+    def test_no_cure(self):
+        """If they refuse it, the old one is what the next workers take."""
+        self.take("/a")
+        for worker in self.live():
+            worker.die()
+        self.settle()
+        self.next_failure = AssemblyError("no such file")
+        self.assertEqual(self.failure_of(self.fleet.prepare(config("/b"))), "no such file")
+        self.next_failure = None
         self.reactor.advance(1)
         self.assertEqual(self.runs(), ["/a", "/a"])
 
