@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import attrs
 from websockets.frames import CloseCode, Frame, Opcode
-from websockets.protocol import Protocol, Side
+from websockets.protocol import Protocol, Side, State
 from zope.interface import implementer
 
 from a3sgw.errors import Outcome
@@ -227,9 +227,12 @@ class MuxConnection:
         """
         if self._outcome is None:
             self._leave(outcome)
-            self._protocol.send_close(code, reason)
+            if self._protocol.state is State.OPEN:
+                # Else it has said farewell itself, because of something that came later in the same piece.
+                self._protocol.send_close(code, reason)
             for data in self._protocol.data_to_send():
-                self._write(data)
+                if data:
+                    self._write(data)
             self._stream.close(linger=True)
 
     def _leave(self, outcome: Outcome) -> None:
@@ -282,14 +285,17 @@ class MuxConnection:
         Ask the client for a sign of life; one that gave none since the last time, or takes nothing of what waits for it, is gone.
         """
         stream = self._stream
+        if self._outcome is not None:
+            # It had its time to take the farewell.
+            stream.abort()
+            return
         if stream.is_congested:
             is_gone = stream.unsent == self._unsent
             self._unsent = stream.unsent
         else:
             is_gone = not self._was_heard
         if is_gone:
-            if self._outcome is None:
-                self._leave(Outcome.CLIENT_STALLED if stream.is_congested else Outcome.TUNNEL_IDLE)
+            self._leave(Outcome.CLIENT_STALLED if stream.is_congested else Outcome.TUNNEL_IDLE)
             stream.abort()
             return
         self._was_heard = False

@@ -199,6 +199,22 @@ class BusTests(SynchronousTestCase):
         self.assertEqual(ears.heard, ["a:1", "dismissed"])
         self.assertEqual(self.redis.open_connections, [])
 
+    def test_nobody_there(self):
+        """A Redis that refuses connections is tried again until it is there."""
+        self.redis.is_up = False
+        ears = Ears(self.hubs[0], "a")
+        self.settle()
+        self.assertEqual(self.hubs[0].bus.state, "down")
+        self.clock.pump([0.5] * 4)
+        self.redis.is_up = True
+        self.clock.pump([0.5] * 20)
+        self.assertEqual(self.hubs[0].bus.state, "ready")
+        Ears(self.hubs[1], "a")
+        self.settle()
+        self.hubs[1].publish("a", "1", None)
+        self.settle()
+        self.assertEqual(ears.heard, ["a:1"])
+
     def test_never_reached(self):
         """A Redis that cannot be reached in time is tried again, and closing ends that."""
         self.redis.is_reachable = False

@@ -307,6 +307,11 @@ class SlowTests(MuxCase):
         fast.say(f"b:0{text}", f"a:1{text}", f"a:2{text}", f"b:3{text}")
         slow.end.room = 1 << 20
         self.assertEqual(slow.hear(), ["a:first", f"a:2{text}", f"b:3{text}"])
+        # What was taken counts no more.
+        slow.end.room = 1
+        fast.say("a:4", f"a:5{text}", f"a:6{text}")
+        slow.end.room = 1 << 20
+        self.assertEqual(slow.hear(), ["a:4", f"a:5{text}", f"a:6{text}"])
         slow.leave()
         fast.leave()
 
@@ -388,8 +393,27 @@ class EndTests(MuxCase):
             self.mux()
             client = Speaker(self)
             self.say(client.end, data)
+            # What still comes is dropped, and does not destroy the farewell.
+            self.say(client.end, b"more of it")
+            self.assertFalse(client.end.was_reset)
             closing = client.closing()
             self.assertEqual(closing and closing[0], code, data)
+            client.leave()
+            self.assertEqual(self.dialogue.outcomes(), ["websocket-broken"])
+
+    def test_two_wrongs(self):
+        """Two things against the rules in one piece, or one together with a farewell, are answered once."""
+        for data, codes in [
+            (b"\x82\x81abcd\x00" + b"\x81\x05hello", (1002, 1003)),
+            (b"\x82\x81abcd\x00" + b"\x88\x82\0\0\0\0\x03\xe8", (1000, 1003)),
+            (b"\x81\x82\0\0\0\0\xff\xff" * 2, (1007,)),
+        ]:
+            self.mux()
+            client = Speaker(self)
+            self.say(client.end, data)
+            closing = client.closing()
+            self.assertIn(closing and closing[0], codes)
+            self.assertTrue(client.end.has_ended)
             client.leave()
             self.assertEqual(self.dialogue.outcomes(), ["websocket-broken"])
 

@@ -246,6 +246,20 @@ class TunnelTests(ConnectCase):
         self.assertEqual(len(heard), sent)
         self.assertGreater(self.peer.local_flow_control_window(stream), 60_000)
 
+    def test_last_bytes_are_not_taken(self):
+        """A client that does not take the last bytes loses its stream in the time that any response has."""
+        self.takes = False
+        stream, backend = self.open(entrypoint='timeouts {\n write = "5s"\n }')
+        backend.peer.room = 1 << 30
+        self.say(backend, bytes(100_000))
+        self.send(stream, HELLO, ended=True)
+        self.hear(backend)
+        backend.close()
+        self.dialogue.reactor.settle()
+        self.assertEqual(self.dialogue.outcomes(), [])
+        self.dialogue.reactor.advance(12)
+        self.assertEqual(self.dialogue.outcomes(), ["client-closed"])
+
     def test_drain(self):
         """When the gateway stops, both sides are told 1001."""
         _, backend = self.open()
@@ -310,3 +324,15 @@ class MuxTests(ConnectCase):
         answer = self.answer(stream)
         self.assertEqual((answer.body[-4:], answer.ended), (b"\x88\x02\x03\xe8", True))
         self.assertEqual(self.dialogue.outcomes(), ["completed"])
+
+    def test_after_the_farewell(self):
+        """What a client sends after the farewell is dropped, and its stream ends once."""
+        self.converse(middlewares=['type = "ws-mux"'])
+        stream = self.ask()
+        self.takes = False
+        # Binary is refused, and the client goes on all the same.
+        self.peer.send_data(stream, frame(b"x", 2, bytes(4)) + bytes(20_000)[:10_000])
+        self.peer.send_data(stream, bytes(10_000))
+        self.carry()
+        self.assertEqual(self.answer(stream).body[:1], b"\x88")
+        self.assertEqual(self.dialogue.outcomes(), ["websocket-broken"])
