@@ -409,6 +409,12 @@ class Carrier:
         ports = {name: door.port for name, door in self._doors.items()}
         return ports | {name: door.port for name, door in self._udp.doors().items()}
 
+    def listening(self) -> list[socket.socket]:
+        """
+        Return the sockets on which connections are accepted.
+        """
+        return [door.listening for door in self._doors.values() if door.listening is not None]
+
     def doors(self) -> list[Door]:
         """
         Return the open doors.

@@ -14,6 +14,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 from twisted.internet.error import ReactorNotRunning
@@ -41,6 +42,9 @@ _TAKES = {
     "update": set(),
 }
 
+# Where listening sockets are told of that are open already; see a3sgw.listen.inherited.
+_INHERITANCE = ("A3S_HANDOVER", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+
 _EPILOG = """\
 commands:
   (none)              run the gateway
@@ -54,6 +58,7 @@ signals:
   TERM, INT  stop accepting, let what is in flight end, exit; a second one exits at once
   HUP        reload the configuration and open the logs anew
   USR1       open the logs anew
+  USR2       hand the listening sockets over to a new process, which runs what is installed now, and stop when it serves
 
 The access log goes to standard output, events to standard error. The environment variable A3S_LOG overrides --log-level; it may also
 name parts, as in "warn,a3sgw.proxy=debug".
@@ -226,6 +231,8 @@ def _update(stdout: TextIO) -> int:
 
 
 def _serve(options: argparse.Namespace, environ: Mapping[str, str], stdout: TextIO, stderr: TextIO) -> int:
+    inheritance = {name: os.environ.pop(name) for name in _INHERITANCE if name in os.environ}
+
     from a3sgw.lifetime import Signals, raise_descriptor_limit
 
     try:
@@ -253,7 +260,7 @@ def _serve(options: argparse.Namespace, environ: Mapping[str, str], stdout: Text
         stderr.write(f"{_PROGRAM}: no configuration; starting entrypoint web on {source.listen} without any router\n")
     loaded = source.load()
     stderr.write(complaints(source.path or "", loaded))
-    return _keep_running(loaded, source, signals, stderr)
+    return _keep_running(loaded, source, signals, stderr, inheritance)
 
 
 def _serve_demo(options: argparse.Namespace, signals: Signals, stdout: TextIO, stderr: TextIO) -> int:
@@ -276,7 +283,7 @@ def _serve_demo(options: argparse.Namespace, signals: Signals, stdout: TextIO, s
         stdout.write(invitation(address))
         stdout.flush()
 
-    return _keep_running(loaded, None, signals, stderr, invite)
+    return _keep_running(loaded, None, signals, stderr, {}, invite)
 
 
 def _keep_running(
@@ -284,11 +291,13 @@ def _keep_running(
     source: Source | None,
     signals: Signals,
     stderr: TextIO,
+    inheritance: dict[str, str],
     started: Callable[[], object] | None = None,
 ) -> int:
     """
-    Run what was loaded until it is stopped, and return the exit code. `source` is where it came from, and is loaded again on HUP; `started`
-    is called once it runs. Long because everything that runs is put together here.
+    Run what was loaded until it is stopped, and return the exit code. `source` is where it came from, and is loaded again on HUP;
+    `inheritance` tells of listening sockets that are open already; `started` is called once it runs. Long because everything that runs is
+    put together here.
     """
     from twisted.internet import reactor
     from twisted.internet.threads import deferToThread
@@ -297,18 +306,21 @@ def _keep_running(
     from a3sgw.errors import AssemblyError
     from a3sgw.gateway import Gateway
     from a3sgw.lifetime import Lifetime
+    from a3sgw.listen.inherited import Inherited
+    from a3sgw.succession import announce, succeed
     from a3sgw.supply import Supply
 
     if loaded.problems or loaded.config is None:
         return 1
+    inherited = Inherited.from_environ(inheritance, os.getpid())
     try:
-        gateway = Gateway(loaded.config, reactor)
+        gateway = Gateway(loaded.config, reactor, inherited.bind)
     except (AssemblyError, ConfigurationError) as error:
         return _complain(stderr, str(error))
 
     supply = None if source is None else Supply(source, reactor, deferToThread)
     load = None if source is None or supply is None or source.path is None else supply.load
-    lifetime = Lifetime(gateway, load, deferToThread, lambda: _stop(reactor), supply)
+    lifetime = Lifetime(gateway, load, deferToThread, lambda: _stop(reactor), supply, None if load is None else partial(succeed, reactor))
     lifetime.begin_with(loaded)
 
     def begin() -> None:
@@ -316,6 +328,7 @@ def _keep_running(
         signals.install()
         signals.attach(lifetime, reactor)
         starting = lifetime.start()
+        starting.addCallback(lambda ignored: announce(inherited, lifetime))
         if started is not None:
             starting.addCallback(lambda ignored: lifetime.exit_code or started())
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -53,7 +54,7 @@ def _refuse_problems(config: GatewayConfig) -> None:
 @implementer(IControl)
 class Gateway(MultiService):
     """
-    A reverse proxy that runs one configuration at a time.
+    A reverse proxy that runs one configuration at a time. `bind` gives its listening sockets.
 
     Raises `ConfigurationError` if `config` has problems. `reactor` is the global one unless another is given. States are `created`,
     `starting`, `running`, `reloading`, `stopping` and `stopped`.
@@ -62,14 +63,16 @@ class Gateway(MultiService):
     ADMIN_SECONDS = 10.0
     _log = Logger()
 
-    def __init__(self, config: GatewayConfig, reactor: Any = None) -> None:
+    def __init__(
+        self, config: GatewayConfig, reactor: Any = None, bind: Callable[[str, str, int], socket.socket] = bind
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         _refuse_problems(config)
         if reactor is None:
             from twisted.internet import reactor
         self._reactor = reactor
         self._config = config
-        self._carrier = self._make_carrier(config)
+        self._carrier = self._make_carrier(config, bind)
         self._prober = Prober(
             reactor,
             Dialer(reactor, flush_queue(reactor), Deadlines(reactor, time.monotonic)),
@@ -92,10 +95,10 @@ class Gateway(MultiService):
         self._stopping: Deferred[None] | None = None
         self._waiting: list[Deferred[None]] = []
 
-    def _make_carrier(self, config: GatewayConfig) -> Carrier | Fleet:
+    def _make_carrier(self, config: GatewayConfig, bind: Callable[[str, str, int], socket.socket]) -> Carrier | Fleet:
         size = worker_count(config.workers)
         if size == 1:
-            return Carrier(self._reactor, self)
+            return Carrier(self._reactor, self, bind=bind)
         desk = EventDesk(time.monotonic)
         return Fleet(self._reactor, self, size, Nursery(self._reactor), bind, os.urandom(32), Arena.create(size), desk.take)
 
@@ -307,6 +310,12 @@ class Gateway(MultiService):
         Return the running configuration.
         """
         return self._config
+
+    def listening(self) -> list[socket.socket]:
+        """
+        Return the sockets on which connections are accepted.
+        """
+        return self._carrier.listening()
 
     def ports(self) -> dict[str, int]:
         """

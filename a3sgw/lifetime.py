@@ -6,6 +6,7 @@ Keep one gateway running in this process: start it, hear signals, reload it, dra
 | TERM, INT | stop accepting, let what is in flight end, exit with 0; a second one exits at once with 128 + its number |
 | HUP | open the log files anew and read the configuration again |
 | USR1 | open the log files anew |
+| USR2 | start this program anew, and when the new process serves on the same sockets, stop as TERM does |
 
 Signals are heard from the first line of the program on. Before the gateway runs there is nothing to drain, so TERM and INT exit at once
 with 0, and HUP waits until the start is over. The second signal does not go through the reactor: it works when the reactor hangs.
@@ -19,6 +20,7 @@ import gc
 import os
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -64,7 +66,7 @@ class Signals:
         """
         Take the signals over. Called again once the reactor runs, because its start takes TERM for itself.
         """
-        for number in (*_STOP, signal.SIGHUP, signal.SIGUSR1):
+        for number in (*_STOP, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, self.received)
 
     def attach(self, lifetime: Lifetime, reactor: Any) -> None:
@@ -102,6 +104,8 @@ class Signals:
             self._reactor.callFromThread(lifetime.stop, name)
         elif number == signal.SIGHUP:
             self._reactor.callFromThread(lifetime.reload, name)
+        elif number == signal.SIGUSR2:
+            self._reactor.callFromThread(lifetime.hand_over, name)
         else:
             self._reactor.callFromThread(lifetime.reopen_logs, name)
 
@@ -121,6 +125,8 @@ class Lifetime:
     gives a Deferred (`deferToThread`). `ended` is called once when nothing is left to do; `exit_code` is right from then on. At any moment
     at most one of start and reload is under way; a reload asked for meanwhile is done afterwards, once, however often it was asked for.
 
+    `succeed` starts a successor with some listening sockets and gives its process number when it serves; without it there is none.
+
     With a `supply`, a configuration is also taken over when it says that there may be a new one, and only if there is.
     """
 
@@ -133,6 +139,7 @@ class Lifetime:
         run_aside: Callable[..., Deferred[Any]],
         ended: Callable[[], object],
         supply: Supply | None = None,
+        succeed: Callable[[Sequence[socket.socket]], Deferred[int]] | None = None,
     ) -> None:
         self.exit_code = 0
         self._gateway = gateway
@@ -146,6 +153,8 @@ class Lifetime:
         self._wants_reload = False
         self._wants_look = False
         self._settled = 0
+        self._succeed = succeed
+        self._is_handing_over = False
         self._supply = supply
         self._named: Mapping[str, bytes | None] = {}
         self._broken: tuple[BrokenFile, ...] = ()
@@ -218,6 +227,28 @@ class Lifetime:
         self._is_reloading = True
         loading = _attempt(self._run_aside, partial(_politely, load))
         loading.addCallback(self._loaded, is_asked).addErrback(self._reload_failed).addBoth(self._reload_ended)
+
+    def hand_over(self, reason: str) -> None:
+        """
+        Let a new process take over, and stop when it serves. If it does not, this one goes on.
+        """
+        if self._is_starting or self._is_stopping or self._has_ended or self._is_handing_over:
+            self.log.warn("{reason}: this is no time to be succeeded; ask again later", reason=reason)
+        elif self._succeed is None:
+            self.log.warn("{reason}: a gateway that was started like this cannot be succeeded; restart it", reason=reason)
+        else:
+            self._is_handing_over = True
+            self.log.info("{reason}: starting a successor", reason=reason)
+            succeeded = _attempt(self._succeed, self._gateway.listening())
+            succeeded.addCallbacks(self._succeeded, self._not_succeeded)
+
+    def _succeeded(self, pid: int) -> None:
+        self.log.info("process {pid} serves now", pid=pid)
+        self.stop("succeeded")
+
+    def _not_succeeded(self, failure: Failure) -> None:
+        self._is_handing_over = False
+        _log_failure(self.log, "there is no successor, and this process goes on", failure)
 
     def reopen_logs(self, reason: str) -> None:
         """

@@ -162,6 +162,13 @@ class Door:
         """
         return isinstance(self.entrypoint, TcpEntrypoint)
 
+    @property
+    def listening(self) -> socket.socket | None:
+        """
+        The listening socket, as long as there is one.
+        """
+        return self._socket
+
     def open(self) -> None:
         """
         Begin to accept.

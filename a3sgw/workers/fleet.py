@@ -10,6 +10,7 @@ Long because it is one story: how workers come, change together, and go.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final, Protocol
@@ -441,6 +442,12 @@ class Fleet:
         """
         members = self._members.values()
         return sum(each.totals[0] for each in members), self._past_requests + sum(each.totals[1] for each in members)
+
+    def listening(self) -> list[socket.socket]:
+        """
+        Return the sockets on which connections are accepted.
+        """
+        return [sock for _, _, sock in self._sockets.all()]
 
     def ports(self) -> dict[str, int]:
         """
