@@ -71,6 +71,11 @@ class TlsCase(GatewayCase):
             ("hasty", 'handshake_timeout = "1s"'),
         ):
             blocks.append(cls.door(name, f"tls {{\n    {files['localhost']}\n    {inside}\n  }}"))
+        blocks.append(
+            'routers "pinned" {\n  rule = "PathPrefix(`/pinned`)"\n  priority = 9\n  service = "pinned"\n}\n'
+            'services "pinned" {\n  load_balancer {\n    sticky { cookie = "node" }\n'
+            f'    servers = [{{ url = "http://127.0.0.1:{cls.stage.port}" }}]\n  }}\n}}\n'
+        )
         return blocks
 
     @classmethod
@@ -139,6 +144,13 @@ class CurlTests(TlsCase):
         for name, code in (("shop.test", 0), ("a.shop.test", 0), ("localhost", 0), ("other.test", 60), ("b.a.shop.test", 60)):
             result = self.curl(f"https://{name}:{self.secure}/", "--resolve", f"{name}:{self.secure}:127.0.0.1")
             self.assertEqual(result.returncode, code, f"{name} {result.stderr}")
+
+    def test_cookies(self) -> None:
+        """The cookie of a sticky service is for TLS only where the client came over TLS."""
+        for url, is_secure in ((f"https://localhost:{self.secure}/pinned", True), (f"http://localhost:{self.port}/pinned", False)):
+            said = self.curl(url, "-i").stdout.lower()
+            self.assertIn("set-cookie: node=", said)
+            self.assertEqual("; secure" in said, is_secure, said)
 
     def test_redirect(self) -> None:
         """Who comes over plain HTTP is sent on, and arrives."""
