@@ -18,6 +18,7 @@ from a3sgw.middleware.test.dialogues import OK, request, response
 from a3sgw.middleware.test.outages import FAILURES, UNAVAILABLE, OutageCase, break_off, refuse, say_nonsense
 from a3sgw.middleware.test.refusals import RefusalCase
 from a3sgw.observe.exposition import render
+from a3sgw.observe.test.records import NOTHING_ELSE
 from a3sgw.proxy.exchange import Exchange
 from a3sgw.proxy.test.dialogues import config
 from a3sgw.service.backend import Backend, BackendAddress
@@ -353,7 +354,7 @@ class StateTests(CircuitCase):
             self.dialogue.reactor.advance(seconds)
             told = []
             self.dialogue.carrier.snapshot().addCallback(told.append)
-            text = render(told[0], {"version": "1", "reloads": {}, "last_reload": None, "broken_files": (), "workers": None}).decode()
+            text = render(told[0], NOTHING_ELSE).decode()
             (line,) = [line for line in text.splitlines() if line.startswith("gateway_circuit_state{")]
             self.assertEqual(line, f'gateway_circuit_state{{router="",entrypoint="",service="app",middleware="m1"}} {number}')
 

@@ -18,6 +18,7 @@ from a3sgw.middleware.surroundings import still_surroundings
 from a3sgw.middleware.test.dialogues import OK, MiddlewareCase, request
 from a3sgw.middleware.test.fake_redis import FakeRedis
 from a3sgw.observe.exposition import render
+from a3sgw.observe.test.records import NOTHING_ELSE
 from a3sgw.proxy.test.dialogues import config
 from a3sgw.testing import middleware_contract
 
@@ -362,7 +363,7 @@ class OutageTests(RateLimitRedisCase):
         self.statuses(3)
         told = []
         self.dialogue.carrier.snapshot().addCallback(told.append)
-        page = render(told[0], {"version": "1", "reloads": {}, "last_reload": None, "broken_files": (), "workers": None}).decode()
+        page = render(told[0], NOTHING_ELSE).decode()
         self.assertIn('gateway_rate_limit_unchecked_total{router="app",entrypoint="",service="",middleware="m1"} 3\n', page)
 
     def test_refused_closed(self):

@@ -154,3 +154,7 @@ def make_middleware(**levels: Any) -> MiddlewareGauge:
     """
     gauge: Any = {"name": "limit", "type": "rate-limit", "router": "shop", "entrypoint": "", "service": "", "state": {}, **levels}
     return gauge  # type: ignore[no-any-return]
+
+
+NOTHING_ELSE = {"version": "1", "reloads": {}, "last_reload": None, "broken_files": (), "workers": None, "providers": {}, "left_out": 0}
+"""What a page of metrics tells besides a snapshot, when there is nothing to tell."""
