@@ -101,6 +101,7 @@ def summarise(config: GatewayConfig) -> dict[str, list[dict[str, Any]]]:
 
 def _provider_objects(providers: ProvidersConfig) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [{"kind": "dns", "name": name, "hostname": dns.hostname} for name, dns in sorted(providers.dns.items())]
+    found += [{"kind": config.type, "name": name} for name, config in sorted(providers.plugin.items())]
     if providers.discovery is not None:
         found.append({"kind": "discovery", "seeds": len(providers.discovery.seeds)})
     if providers.docker is not None:

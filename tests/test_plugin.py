@@ -196,6 +196,7 @@ class ExampleTests(PluginCase):
             block = f'plugin "shop" {{\n    type = "example-inventory"\n    file = "{inventory}"\n    interval_secs = 1\n  }}'
             text = path.read_text().replace("PathPrefix(`/`)", "Path(`/`)") + f"providers {{\n  {block}\n}}\n"
             path.write_text(text + "dashboard {\n  enabled = true\n}\n", "utf-8")
+            self.assertIn("example-inventory (name: shop)", self.run_line("a3s-gateway validate")[1])
             with Process([self.installed.bin / "a3s-gateway"], environ=without_paths(), directory=self.directory) as gateway:
                 wait_until(lambda: accepts(port) or not gateway.is_running(), "the gateway listens")
                 self.assertTrue(gateway.is_running(), gateway.stderr())
