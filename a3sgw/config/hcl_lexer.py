@@ -43,12 +43,12 @@ _BAD: Final = "bad"
 _WIDE_RANGE = "\x80-\U0010ffff"
 _TOKENS = rf"""
     (?P<name>     [A-Za-z_][A-Za-z0-9_-]*+ (?![{_WIDE_RANGE}]) )
-  | (?P<newline>  (?: (?:\#|//)[^\n]*+(?:\n|\Z) | \r?\n ) (?: [ \t\r\n]++ | (?:\#|//)[^\n]*+ )*+ )
+  | (?P<newline>  (?: (?:\#|//)[^\n]*+(?:\n|\Z) | \r?\n ) (?: [ \t\r\n]++ | (?:\#|//)[^\n]*+ )* )
   | (?P<comment>  /\* )
   | (?P<heredoc>  <<-?[A-Za-z_{_WIDE_RANGE}][A-Za-z0-9_{_WIDE_RANGE}-]*+\r?\n )
   | (?P<mark>     && | \|\| | [=!<>]= | => | \.\.\. | :: | [][{{}}()=,:.+*/%<>!?&|^~-] )
   | (?P<plain>    "[^"\\$%\r\n]*+" )
-  | (?P<number>   [0-9](?: [eE][+-] | [0-9A-Za-z_.] )*+ )
+  | (?P<number>   [0-9](?: [eE][+-] | [0-9A-Za-z_.] )* )
   | (?P<quote>    " )
   | (?P<end>      \Z )
   | (?P<wide>     [A-Za-z_{_WIDE_RANGE}][A-Za-z0-9_{_WIDE_RANGE}-]*+ )
@@ -56,10 +56,10 @@ _TOKENS = rf"""
 """
 # The last two alternatives leave no text without a match, which is what the casts rely on.
 _Matcher = Callable[[str, int], "re.Match[str]"]
-_LINE = cast(_Matcher, re.compile(rf"(?: [ \t]++ | /\*(?s:.*?)\*/ )*+ (?:{_TOKENS})", re.VERBOSE).match)
+_LINE = cast(_Matcher, re.compile(rf"(?: [ \t]++ | /\*(?s:.*?)\*/ )* (?:{_TOKENS})", re.VERBOSE).match)
 _FREE = cast(
     _Matcher,
-    re.compile(rf"(?: [ \t\r\n]++ | (?:\#|//)[^\n]*+ | /\*(?s:.*?)\*/ )*+ (?:{_TOKENS})", re.VERBOSE).match,
+    re.compile(rf"(?: [ \t\r\n]++ | (?:\#|//)[^\n]*+ | /\*(?s:.*?)\*/ )* (?:{_TOKENS})", re.VERBOSE).match,
 )
 
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]|\r(?!\n)")

@@ -30,13 +30,13 @@ _ESCAPED: Final = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\"}
 # A sign stands for itself unless it begins an insertion or a doubled sign; a line of a heredoc is cut after its newline.
 _SIGNS = r"\$(?!\$?\{) | %(?!%?\{)"
 _SPECIAL = r"(?P<doubled> \$\$\{ | %%\{ ) | (?P<insertion> \$\{ ) | (?P<directive> %\{ )"
-_QUOTED_RUN = rf'(?P<run> (?: [^"\\$%\r\n]++ | {_SIGNS} )++ )'
+_QUOTED_RUN = rf'(?P<run> (?: [^"\\$%\r\n]++ | {_SIGNS} )+ )'
 _QUOTED_PIECE = re.compile(rf'{_QUOTED_RUN} | {_SPECIAL} | (?P<close> ") | (?P<escape> \\)', re.VERBOSE).match
-_HEREDOC_PIECE = re.compile(rf"(?P<run> (?: [^$%\n]++ | {_SIGNS} )++ \n? | \n ) | {_SPECIAL}", re.VERBOSE).match
+_HEREDOC_PIECE = re.compile(rf"(?P<run> (?: [^$%\n]++ | {_SIGNS} )+ \n? | \n ) | {_SPECIAL}", re.VERBOSE).match
 
 _ESCAPE = re.compile(r'\\(?:(?P<short>[nrt"\\])|u(?P<four>[0-9A-Fa-f]{4})|U(?P<eight>[0-9A-Fa-f]{8}))').match
 _DEFAULTED = re.compile(r"[ \t\r\n]*+([A-Za-z_][A-Za-z0-9_]*+):-").match
-_QUOTED_DEFAULT = cast(_Matcher, re.compile(r'(?: [^"\\{}\r\n]++ | \\[^\r\n] )*+', re.VERBOSE).match)
+_QUOTED_DEFAULT = cast(_Matcher, re.compile(r'(?: [^"\\{}\r\n]++ | \\[^\r\n] )*', re.VERBOSE).match)
 _HEREDOC_DEFAULT = cast(_Matcher, re.compile(r"[^{}\r\n]*+").match)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*").fullmatch
 _LAST_LINE_BREAK = re.compile(r"\r?\n\Z")

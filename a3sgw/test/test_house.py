@@ -6,6 +6,8 @@ what is long says why; no test replaces parts of what it tests.
 """
 
 import ast
+import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -264,6 +266,32 @@ def make_module(name: str, text: str) -> Module:
     return Module(name, path, text, ast.parse(text))
 
 
+def patterns_of(module):
+    """
+    Return the compiled expressions among the globals of a module, and those whose methods are.
+    """
+    values = [getattr(value, "__self__", value) for value in vars(module).values()]
+    return [value for value in values if isinstance(value, re.Pattern)]
+
+
+def has_possessive_group(parsed):
+    """
+    Say whether a parsed expression repeats more than one character possessively.
+    """
+    for operation, argument in parsed:
+        inner = [argument] if isinstance(argument, re._parser.SubPattern) else []
+        if isinstance(argument, tuple):
+            inner = [each for part in argument for each in (part if isinstance(part, list) else [part])]
+            inner = [each for each in inner if isinstance(each, re._parser.SubPattern)]
+        if operation is re._constants.POSSESSIVE_REPEAT:
+            (body,) = inner
+            if len(body) != 1 or body[0][0] not in (re._constants.IN, re._constants.LITERAL, re._constants.NOT_LITERAL, re._constants.ANY):
+                return True
+        if any(map(has_possessive_group, inner)):
+            return True
+    return False
+
+
 class HouseTests(SynchronousTestCase):
     """
     The code as it stands.
@@ -320,6 +348,21 @@ class HouseTests(SynchronousTestCase):
         self.assertEqual(
             {module.name for module in MODULES for _, name in imported_names(module) if is_within(name, "ngh2")}, {"a3sgw.wire.http2"}
         )
+
+    def test_repeats_that_some_pythons_get_wrong(self):
+        """
+        No expression repeats a group possessively: Python up to 3.11.4 matches that wrongly. Single characters are all right.
+        """
+        patterns = [
+            (module.name, pattern)
+            for module in MODULES
+            if not module.is_test and any(name == "re" for _, name in imported_names(module))
+            for pattern in patterns_of(importlib.import_module(module.name))
+        ]
+        self.assertGreater(len(patterns), 40)
+        self.assertEqual([row for row in patterns if has_possessive_group(re._parser.parse(row[1].pattern, row[1].flags))], [])
+        for text, is_wrong in [(r"(?:ab|c)*+", True), (r"x(?:[ab]c)++", True), (r"[ab]*+c?+", False), (r"(?:[ab]++c)*", False)]:
+            self.assertEqual(has_possessive_group(re._parser.parse(text)), is_wrong, text)
 
     def test_every_implementer_is_verified(self):
         """

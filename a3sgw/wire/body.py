@@ -108,9 +108,9 @@ _TRAILER: Final = 3
 
 _ONLY_HEX: Final = only(b"0123456789abcdefABCDEF")
 # RFC 9112 section 7.1.1, without its optional blanks. A quote must end on its line: a lenient peer may take a line break within quotes
-# for a part of them. Nothing is tried twice (possessive repeats), so the time is linear.
+# for a part of them. No two alternatives begin alike, so nothing is tried twice and the time is linear.
 _EXTENSIONS: Final = re.compile(
-    rb'(?:;[%(token)b]++(?:=(?:[%(token)b]++|"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+"))?+)++' % {b"token": re.escape(TOKEN)}
+    rb'(?:;[%(token)b]++(?:=(?:[%(token)b]++|"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"))?)+' % {b"token": re.escape(TOKEN)}
 )
 
 
