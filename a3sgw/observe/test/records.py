@@ -156,5 +156,13 @@ def make_middleware(**levels: Any) -> MiddlewareGauge:
     return gauge  # type: ignore[no-any-return]
 
 
-NOTHING_ELSE = {"version": "1", "reloads": {}, "last_reload": None, "broken_files": (), "workers": None, "providers": {}, "left_out": 0}
+NOTHING_ELSE: dict[str, Any] = {
+    "version": "1",
+    "reloads": {},
+    "last_reload": None,
+    "broken_files": (),
+    "workers": None,
+    "providers": {},
+    "left_out": 0,
+}
 """What a page of metrics tells besides a snapshot, when there is nothing to tell."""
