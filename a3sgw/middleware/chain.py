@@ -65,7 +65,8 @@ class Chain:
 
     `requests` are the request hooks in order, each with the number of middlewares before it. The tuples `responses`, `filters`,
     `completions` and `series` are indexed by how many middlewares let the request pass; the first two are in reverse order. `identity`
-    are the names that clients may not use. `judges_backends` says that there are `backends` hooks.
+    are the names that clients may not use. `judges_backends` says that there are `backends` hooks. `counts` are exchanges that have ended
+    since metrics last looked, by how many middlewares let them pass.
     """
 
     __slots__ = (
@@ -73,6 +74,7 @@ class Chain:
         "backends",
         "bodies",
         "completions",
+        "counts",
         "filters",
         "identity",
         "judges_backends",
@@ -100,6 +102,7 @@ class Chain:
         self.completions: Final = self._by_passed(ICompletionHook, "on_complete", is_reversed=False)
         # Whoever answers was invoked too.
         self.series: Final = tuple(tuple(link.series for link in links[: passed + 1]) for passed in range(len(links) + 1))
+        self.counts = [0] * (len(links) + 1)
         named: set[bytes] = set()
         for link in links:
             if IIdentitySource.providedBy(link.middleware):

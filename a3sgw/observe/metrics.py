@@ -9,6 +9,8 @@ steps may run in three places, and only the first is on the data path.
 Counts survive a reload. What a reload took away disappears from the page, but never from a total: `Metrics.retain` folds it into *heirs*,
 series without the name that is gone. An exchange which still runs on a removed route when it ends is counted by the heir.
 
+Long because counting, forgetting and giving away are three sides of the same slots.
+
 Hot path: see docs/hot-path.md.
 """
 
@@ -184,7 +186,18 @@ class Metrics:
     `sessions` what goes over udp entrypoints.
     """
 
-    __slots__ = ("_backends", "_buckets", "_middlewares", "_outcomes", "_retired", "_revisions", "_series", "connections", "sessions")
+    __slots__ = (
+        "_backends",
+        "_buckets",
+        "_middlewares",
+        "_outcomes",
+        "_retired",
+        "_revisions",
+        "_series",
+        "_unread",
+        "connections",
+        "sessions",
+    )
 
     def __init__(self, buckets: Sequence[float]) -> None:
         self._buckets = _checked(buckets)
@@ -193,6 +206,8 @@ class Metrics:
         self._backends: dict[tuple[str, str], BackendSeries] = {}
         self._middlewares: dict[str, MiddlewareSeries] = {}
         self._revisions: dict[tuple[str, str], int] = {}
+        # Chains that have counted something; adding that up for each middleware in each exchange would cost more than many of them do.
+        self._unread: list[Any] = []
         self.connections = ConnectionCounts(self.count_revision)
         self.sessions = SessionCounts(self.count_revision)
         # By word, because an enum member is hashed by a Python function.
@@ -243,6 +258,7 @@ class Metrics:
         No total falls: neither the global ones nor those of a router, service or backend URL that is still in use elsewhere. May be
         called while exchanges still run on what is dropped.
         """
+        self._read_chains()
         # The empty name, "no route", is always in use.
         routers = {"", *(router for router, _ in routes)}
         services = {"", *(service for _, service in routes)}
@@ -318,8 +334,11 @@ class Metrics:
                 spread.counts[bisect_left(buckets, duration)] += 1
                 spread.seconds += duration
         if route is not None and route.chain is not None:
-            for middleware in route.chain.series[record.passed]:
-                middleware.invocations += 1
+            counts = route.chain.counts
+            passed = record.passed
+            counts[passed] += 1
+            if counts[passed] == 1:
+                self._unread.append(route.chain)
             if record.answered_by is not None:
                 answering = self._middlewares.get(record.answered_by)
                 # A reload may have taken its name away meanwhile.
@@ -333,6 +352,17 @@ class Metrics:
         outcome = record.outcome
         if outcome is not None:
             self._outcomes[outcome.word] += 1
+
+    def _read_chains(self) -> None:
+        """
+        Add up what chains have counted.
+        """
+        unread, self._unread = self._unread, []
+        for chain in unread:
+            for passed, count in enumerate(chain.counts):
+                chain.counts[passed] = 0
+                for middleware in chain.series[passed]:
+                    middleware.invocations += count
 
     def count_revision(self, service: str, revision: str) -> None:
         """
@@ -350,6 +380,7 @@ class Metrics:
         """
         Return everything counted so far, and `gauges`, in the shape that `observe.snapshot` describes.
         """
+        self._read_chains()
         return {
             "buckets": list(self._buckets),
             "series": [_series_row(series) for series in self._series.values()],

@@ -27,9 +27,11 @@ class RetryBudget:
     What holds: in the first `t` seconds, with `n` requests, there are at most `percent / 100 * n + min_per_second * (t + window)` retries.
     For go back from the last retry by one window, from the last retry before that by another, and so on: these windows do not overlap, hold
     every retry, and each obeys the rule. That they are up to a tenth longer than `window`, see `SlidingCount`, changes nothing.
+
+    `request` counts a request at the moment it is given; its retries are not requests.
     """
 
-    __slots__ = ("_floor", "_requests", "_retries", "min_per_second", "percent")
+    __slots__ = ("_floor", "_requests", "_retries", "min_per_second", "percent", "request")
 
     def __init__(self, percent: float, min_per_second: float, window: float = 10.0) -> None:
         for name, number in [("percent", percent), ("min_per_second", min_per_second)]:
@@ -38,18 +40,14 @@ class RetryBudget:
         self.percent = percent
         self.min_per_second = min_per_second
         self._requests = SlidingCount(window)
+        # Every request is counted: not by way of a method here.
+        self.request: Final = self._requests.add
         self._retries = SlidingCount(window)
         # In hundredths of a retry, so that a percentage without fraction is counted without rounding.
         self._floor = min_per_second * window * 100 + _ROUNDING
 
     def __repr__(self) -> str:
         return f"<RetryBudget {self.percent:g} percent and {self.min_per_second:g}/s: {self._retries} of {self._requests}>"
-
-    def request(self, now: float) -> None:
-        """
-        Count a request. Its retries are not requests.
-        """
-        self._requests.add(now)
 
     def try_spend(self, now: float) -> bool:
         """

@@ -108,13 +108,13 @@ FIVE = Variation(
     "five-idle",
     (
         'type        = "ip-allow"\nallowed_ips = ["127.0.0.0/8", "::1"]',
-        'type = "headers"',
+        'type = "retry"',
         'type     = "strip-prefix"\nprefixes = ["/elsewhere"]',
         'type           = "body-limit"\nmax_body_bytes = 1048576',
         'type            = "cors"\nallowed_origins = ["https://elsewhere.test"]',
     ),
 )
-"""Five middlewares that have nothing to do with the bench's requests."""
+"""Five middlewares that look at the bench's requests, and find nothing to do."""
 
 REFUSED = Variation(
     "rate-limit-refused", ('type        = "rate-limit"\nrate        = 1\nperiod_secs = 31536000',), shows="retry-after", status=429
