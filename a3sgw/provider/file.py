@@ -95,7 +95,6 @@ class FileWatcher:
         """
         Watch the folders that matter now; after every change, because links and folders may be others.
         """
-        self._disarm()
         places = {place for path in self._files for place in places_of(path)}
         self._real_folder = None
         if self._folder is not None:
@@ -106,6 +105,12 @@ class FileWatcher:
         folders = {folder for folder, _ in places}
         if self._real_folder is not None:
             folders.add(self._real_folder)
+        if self._watch is None:
+            self._open()
+        if self._watch is not None:
+            self._watch.watch(sorted(folders))
+
+    def _open(self) -> None:
         try:
             self._watch = self._open_watch(self._reactor, self._happened)
         except OSError as error:
@@ -116,13 +121,6 @@ class FileWatcher:
                     reason=error.strerror or str(error),
                     seconds=self.POLL_SECONDS_WITHOUT_KERNEL,
                 )
-            return
-        for folder in sorted(folders):
-            try:
-                self._watch.watch(folder)
-            except OSError:
-                # It is not there, and its own place is watched; or it may not be read, and is looked at now and then.
-                continue
 
     def _disarm(self) -> None:
         if self._watch is not None:

@@ -24,10 +24,8 @@ class FakeWatch:
         self.is_open = True
         self._log = log
 
-    def watch(self, folder):
-        if not os.path.isdir(folder):
-            raise FileNotFoundError(2, "No such file or directory", folder)
-        self.folders.append(folder)
+    def watch(self, folders):
+        self.folders = [folder for folder in folders if os.path.isdir(folder)]
 
     def close(self):
         self.is_open = False
@@ -148,6 +146,7 @@ class WhatMattersTests(WatcherCase):
         (self.root / "conf.d").mkdir()
         self.assertTrue(self.matters("conf.d"))
         self.assertIn(str(self.root / "conf.d"), self.watches[-1].folders)
+        self.assertEqual(len(self.watches), 1, "it stays open, because closing it would hold everybody up")
         self.assertTrue(self.matters("conf.d/a.hcl"))
 
     def test_links(self):
