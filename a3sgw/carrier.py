@@ -190,6 +190,7 @@ class Carrier:
         """
         Prepare another step, and the next one after whoever has been waiting meanwhile.
         """
+        preparing.next = None
         try:
             next(preparing.steps)
         except StopIteration as end:

@@ -16,7 +16,6 @@ Long because start, reload and stop wait for each other, in one class.
 
 from __future__ import annotations
 
-import gc
 import os
 import resource
 import signal
@@ -34,13 +33,14 @@ from twisted.python.failure import Failure
 from a3sgw.config.model import ConfigurationError
 from a3sgw.config.tree import Problem
 from a3sgw.errors import AssemblyError
+from a3sgw.settled import SettledMemory
 
 if TYPE_CHECKING:
     from a3sgw.config.load import BrokenFile, Loaded
     from a3sgw.gateway import Gateway
     from a3sgw.supply import Supply
 
-__all__ = ["Lifetime", "Signals", "raise_descriptor_limit", "settle_memory"]
+__all__ = ["Lifetime", "Signals", "raise_descriptor_limit"]
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 
@@ -152,7 +152,7 @@ class Lifetime:
         self._has_ended = False
         self._wants_reload = False
         self._wants_look = False
-        self._settled = 0
+        self._memory = SettledMemory()
         self._succeed = succeed
         self._is_handing_over = False
         self._supply = supply
@@ -263,7 +263,7 @@ class Lifetime:
 
     def _started(self, result: object) -> None:
         self._is_starting = False
-        self._settled = settle_memory()
+        self._memory.settle()
         self.log.info("gateway running: {entrypoints}", entrypoints=describe_entrypoints(self._gateway))
         if self._is_stopping:
             self._shut_down()
@@ -344,7 +344,7 @@ class Lifetime:
 
     def _reloaded(self, result: object, loaded: Loaded) -> None:
         self._named = loaded.named
-        self._settled = settle_memory(self._settled)
+        self._memory.settle()
         self.log.info("configuration reloaded: {entrypoints}", entrypoints=describe_entrypoints(self._gateway))
 
     def _reload_failed(self, failure: Failure) -> None:
@@ -409,23 +409,6 @@ def raise_descriptor_limit() -> tuple[int, int]:
         except (OSError, ValueError):
             return soft, soft
     return soft, hard
-
-
-def settle_memory(settled: int = 0) -> int:
-    """
-    Take everything that lives now out of the garbage collector's sight, and let it look less often. Returns how many objects that is.
-
-    Configuration and code are long-lived, so looking through them only lengthens pauses. `settled` is what the last call returned: what was
-    taken out of sight then is looked at again only if there is twice as much now, because that takes 100 ms for 1,000 routers, and what a
-    reload replaces is freed without anybody looking, but for a few objects.
-    """
-    if not settled or gc.get_freeze_count() > 2 * settled:
-        gc.unfreeze()
-        settled = 0
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
-    return settled or gc.get_freeze_count()
 
 
 def _politely(load: Callable[[], Loaded | None]) -> Loaded | None:

@@ -74,9 +74,9 @@ def _live(sock: socket.socket) -> int:
 
     from a3sgw.assembly_parts import Crew
     from a3sgw.carrier import Carrier
-    from a3sgw.lifetime import settle_memory
     from a3sgw.net.channel import Channel
     from a3sgw.net.datagram import bind_datagrams
+    from a3sgw.settled import SettledMemory
     from a3sgw.workers.events import EventTeller
     from a3sgw.workers.worker import Terms, Worker
 
@@ -87,14 +87,9 @@ def _live(sock: socket.socket) -> int:
         crew = Crew(terms.sticky_key, terms.arena, announce, worker.post)
         return Carrier(loop, control, bind=bind, crew=crew, bind_datagrams=partial(bind_datagrams, shares=True))
 
-    # What was forked is not to be looked at: that would make it this process's own.
-    settled = gc.get_freeze_count()
-
-    def settle() -> None:
-        nonlocal settled
-        settled = settle_memory(settled)
-
-    worker = Worker(loop, make_carrier, settle, lambda: loop.callWhenRunning(loop.stop))
+    # What was forked is out of sight already, and is not to be looked at: that would make it this process's own.
+    memory = SettledMemory()
+    worker = Worker(loop, make_carrier, memory.settle, lambda: loop.callWhenRunning(loop.stop))
     channel = Channel(sock, loop, worker.link.received, worker.link.frames_lost)
     worker.link.connect(channel)
     globalLogBeginner.beginLoggingTo(

@@ -21,8 +21,8 @@ import hashlib
 import hmac
 import ipaddress
 import json
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
 
 from twisted.internet.defer import Deferred
@@ -136,21 +136,6 @@ class AdminApi:
             self._challenges.append(make_field(b"WWW-Authenticate", b"Basic " + _REALM + b', charset="UTF-8"'))
         if self._keys:
             self._challenges.append(make_field(b"WWW-Authenticate", b"Bearer " + _REALM))
-        self._pages: dict[bytes, Callable[[], Answer]] = {
-            b"health": self._health,
-            b"metrics": self._metrics,
-            b"config": lambda: _json_answer(200, view.config_json()),
-            b"routes": lambda: _json_answer(200, view.routes()),
-            b"services": self._services,
-            b"backends": self._backends,
-            b"middlewares": self._middlewares,
-            b"version": lambda: _json_answer(200, {"name": "a3s-gateway", "version": view.version()}),
-        }
-        self._named: dict[bytes, Callable[[str], Answer]] = {
-            b"routes": self._route,
-            b"services": self._service,
-            b"middlewares": self._middleware,
-        }
 
     def answer(self, method: bytes, path: bytes, query: bytes, head: RequestHead) -> Answer:
         """
@@ -191,13 +176,14 @@ class AdminApi:
         if not slash:
             if kind == b"explain":
                 return lambda: self._explain(query, head)
-            return self._pages.get(kind)
-        named = self._named.get(kind)
+            page = _PAGES.get(kind)
+            return None if page is None else lambda: page(self)
+        named = _NAMED.get(kind)
         if named is None or not raw_name:
             return None
         # What is not UTF-8 becomes a name that nothing has.
         name = unquote_to_bytes(raw_name).decode("utf-8", "replace")
-        return lambda: named(name)
+        return lambda: named(self, name)
 
     def _health(self) -> Answer:
         health = self._view.health()
@@ -205,6 +191,15 @@ class AdminApi:
 
     def _metrics(self) -> Answer:
         return self._view.metrics_page().addCallback(lambda page: _answer(200, CONTENT_TYPE, page))
+
+    def _config(self) -> Answer:
+        return _json_answer(200, self._view.config_json())
+
+    def _version(self) -> Answer:
+        return _json_answer(200, {"name": "a3s-gateway", "version": self._view.version()})
+
+    def _routes(self) -> Answer:
+        return _json_answer(200, self._view.routes())
 
     def _route(self, name: str) -> Answer:
         return _named_row(self._view.routes(), name, "Route not found")
@@ -236,6 +231,24 @@ class AdminApi:
         if explanation is None:
             return _error(404, "No entrypoint takes such a request")
         return _json_answer(200, explanation)
+
+
+# Not in each instance, which would refer to itself then, and stay until a garbage collection.
+_PAGES: Final[Mapping[bytes, Callable[[AdminApi], Answer]]] = {
+    b"health": AdminApi._health,
+    b"metrics": AdminApi._metrics,
+    b"config": AdminApi._config,
+    b"routes": AdminApi._routes,
+    b"services": AdminApi._services,
+    b"backends": AdminApi._backends,
+    b"middlewares": AdminApi._middlewares,
+    b"version": AdminApi._version,
+}
+_NAMED: Final[Mapping[bytes, Callable[[AdminApi, str], Answer]]] = {
+    b"routes": AdminApi._route,
+    b"services": AdminApi._service,
+    b"middlewares": AdminApi._middleware,
+}
 
 
 def _named_row(rows: list[dict[str, Any]], name: str, complaint: str) -> LocalResponse:

@@ -2,7 +2,9 @@
 Tests of the carrier: reloads between two events, and the end.
 """
 
+import gc
 import json
+import weakref
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -251,6 +253,30 @@ class ReloadTests(CarrierCase):
         self.dialogue.say(self.client, b"GET / HT")
         self.dialogue.reactor.advance(3)
         self.assert_refused(self.client, "request-timeout")
+
+
+class LeftoverTests(CarrierCase):
+    """
+    What a reload replaces goes by itself, because the garbage collector no longer looks at what lived long.
+    """
+
+    def test_nothing_stays(self):
+        """Nothing of ours waits for the collector after a reload, the old generation least of all."""
+        extra = "dashboard {\n enabled = true\n}"
+        self.begin(rules=["Path(`/a`)"] * (2 * STEP), extra=extra)
+        self.exchange(target="/a")
+        config = load_string(describe(rules=["Path(`/b`)"] * (2 * STEP), extra=extra), "test.hcl", {}).valid_config()
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        old = weakref.ref(self.carrier.generation())
+        self.dialogue.reload(config)
+        self.assertIsNone(old())
+        self.addCleanup(gc.set_debug, 0)
+        self.addCleanup(gc.garbage.clear)
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        self.assertEqual([each for each in gc.garbage if type(each).__module__.startswith("a3sgw.")], [])
 
 
 class PrepareTests(CarrierCase):

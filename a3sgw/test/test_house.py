@@ -32,7 +32,7 @@ FLOORS = {
     | {"assembly_udp", "carrier", "gauges", "loading", "loading_fit", "loading_tcp", "loading_udp"},
     5.25: {"workers"},
     5.5: {"gateway", "view"},
-    6.0: {"cli", "demo", "eventlog", "lifetime", "source", "succession", "summary", "supply", "tap", "worker_process"},
+    6.0: {"cli", "demo", "eventlog", "lifetime", "settled", "source", "succession", "summary", "supply", "tap", "worker_process"},
 }
 # Public fakes and contracts for tests; nothing that runs may import them.
 FOR_TESTS = {"testing"}

@@ -16,7 +16,7 @@ from a3sgw.config.load import Loaded
 from a3sgw.config.model import ConfigurationError, EntrypointConfig, FrozenMap, GatewayConfig
 from a3sgw.config.tree import Position, Problem
 from a3sgw.errors import AssemblyError
-from a3sgw.lifetime import Lifetime, Signals, raise_descriptor_limit, settle_memory
+from a3sgw.lifetime import Lifetime, Signals, raise_descriptor_limit
 
 CONFIG = GatewayConfig(entrypoints=FrozenMap({"web": EntrypointConfig(name="web", address="127.0.0.1:0")}))
 PROBLEM = Problem(Position("gateway.hcl", 3, 5), "routers.api.service", 'router "api" names service "bakend"')
@@ -451,32 +451,6 @@ class ProcessTests(SynchronousTestCase):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, before[1]))
         self.assertEqual(raise_descriptor_limit(), (soft, before[1]))
         self.assertEqual(resource.getrlimit(resource.RLIMIT_NOFILE)[0], before[1])
-
-    def test_memory(self):
-        """
-        What lives after the start is no longer looked through, and what a later call finds dead is freed.
-        """
-        self.addCleanup(gc.set_threshold, *gc.get_threshold())
-        self.addCleanup(gc.unfreeze)
-
-        class Node:
-            freed = False
-            itself: Any = None
-
-            def __del__(self):
-                Node.freed = True
-
-        node = Node()
-        node.itself = node
-        settled = settle_memory()
-        self.assertTrue(gc.get_freeze_count() > 0)
-        del node
-        gc.collect()
-        self.assertFalse(Node.freed)
-        self.assertEqual(settle_memory(settled), settled)
-        self.assertFalse(Node.freed, "nobody looks while there is no more to see than before")
-        settle_memory(settled // 3)
-        self.assertTrue(Node.freed)
 
 
 class AttemptTests(SynchronousTestCase):

@@ -3,7 +3,9 @@ Tests for `a3sgw.admin.api`.
 """
 
 import base64
+import gc
 import json
+import weakref
 from typing import Any
 
 from hypothesis import given, settings
@@ -267,6 +269,21 @@ class EndpointTests(ApiTestCase):
         answer = self.ask(b"/api/gateway/" + b"".join(parts), query=query)
         self.assertIn(answer.status, (200, 400, 404))
         json.loads(answer.body)
+
+
+class LeftoverTests(ApiTestCase):
+    """
+    A reload makes another API, and the old one is gone.
+    """
+
+    def test_nothing_stays(self):
+        """It does not wait for the garbage collector, which does not look at what lived long."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        api = weakref.ref(self.api)
+        self.ask(b"/api/gateway/version")
+        del self.api
+        self.assertIsNone(api())
 
 
 class SecretTests(ApiTestCase):
