@@ -223,13 +223,14 @@ class Greeting:
 
     def drain(self) -> None:
         """
-        Let a client that has begun finish, and serve what it asks for; it may not know of another place to go.
+        Let a client that has begun finish, and serve what it asks for, as it may not know of another place to go; and wait no longer than
+        a moment for one that has not.
         """
         if self._tls is None and not self._buffer:
             # A ClientHello may have arrived that the reactor has not shown us yet.
             self._stream.poll()
             if self._tls is None and not self._buffer:
-                self._stream.close()
+                self._stream.deadline = min(self._stream.deadline, self._stream.now() + self._door.GRACE_SECONDS)
 
     def stop(self) -> None:
         """

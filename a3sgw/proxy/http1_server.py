@@ -46,6 +46,7 @@ class _Door(Protocol):
     What a connection needs of the door it came through.
     """
 
+    GRACE_SECONDS: float
     entrypoint: Entrypoint
     is_draining: bool
 
@@ -82,6 +83,7 @@ class Http1Server:
         "_is_serving",
         "_is_trusted",
         "_local_port",
+        "_patience",
         "_peer",
         "_peer_packed",
         "_scheme",
@@ -111,7 +113,10 @@ class Http1Server:
         self._upgrade: Any = None
         self.exchange: Exchange | None = None
         self._use_entrypoint(door.entrypoint)
-        stream.deadline = stream.now() + self._entrypoint.timeouts.idle
+        now = stream.now()
+        stream.deadline = now + self._entrypoint.timeouts.idle
+        # Until when the first request of a client that has just come is waited for, though the door closes.
+        self._patience = now + door.GRACE_SECONDS
 
     def __repr__(self) -> str:
         return f"<Http1Server {self._peer.decode()} with {self.exchange!r} on {self._stream!r}>"
@@ -236,6 +241,7 @@ class Http1Server:
             return b""
         # Before the exchange begins, because it may hand the connection over with all that has arrived.
         self._buffer = rest
+        self._patience = 0.0
         self.exchange = exchange = Exchange(entrypoint, self, self._peer, self._scheme, started)
         if head.is_http10:
             exchange.protocol = b"HTTP/1.0"
@@ -497,7 +503,7 @@ class Http1Server:
             self._closes = True
             self.exchange.request_refused(Outcome.REQUEST_TIMEOUT, "body")
         elif self._checked:
-            self._refuse(Outcome.REQUEST_TIMEOUT, "head")
+            self._refuse(Outcome.REQUEST_TIMEOUT, "head", _refused_head(self._buffer))
         else:
             self._stream.close()
 
@@ -512,13 +518,21 @@ class Http1Server:
     def drain(self) -> None:
         """
         End the connection when its exchange has ended, at once if it has none.
+
+        Whoever has begun to ask goes on in its own time, and whoever came a moment ago may ask once: a client does not expect to be sent
+        away unheard.
         """
+        stream = self._stream
         if self.exchange is None:
             # A request may have arrived that the reactor has not shown us yet.
-            self._stream.poll()
-        if self.exchange is None and self._stream.is_open:
+            stream.poll()
+        if self.exchange is not None or not stream.is_open or self._checked or (self._buffer and stream.is_congested):
+            return
+        if stream.now() < self._patience:
+            stream.deadline = self._patience
+        else:
             self._closes = True
-            self._stream.close()
+            stream.close()
 
     def stop(self) -> None:
         """

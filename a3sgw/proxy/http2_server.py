@@ -39,6 +39,7 @@ class _Door(Protocol):
 
     entrypoint: Entrypoint
     is_draining: bool
+    GRACE_SECONDS: float
 
     def connection_ended(self, connection: Any) -> None: ...
 
@@ -60,6 +61,7 @@ class Http2Server:
         "_is_draining",
         "_is_full",
         "_is_slow",
+        "_patience",
         "_stream",
         "_streams",
         "_unsent",
@@ -89,6 +91,8 @@ class Http2Server:
         self._head_deadline = self._write_deadline = NEVER
         # For a connection without streams.
         self._idle_deadline = stream.deadline = stream.now() + self._entrypoint.timeouts.idle
+        # Until when the first request of a client that has just come is waited for, though the door closes.
+        self._patience = stream.now() + door.GRACE_SECONDS
 
     def __repr__(self) -> str:
         return f"<Http2Server {self.caller.address.decode()} with {list(self._streams.values())} on {self._stream!r}>"
@@ -280,6 +284,7 @@ class Http2Server:
         A stream is gone.
         """
         self._unsent.discard(stream)
+        self._patience = 0.0
         self.guard(stream, stream.closed, code)
         if not self._streams:
             if self._is_draining or self._door.is_draining:
@@ -328,19 +333,23 @@ class Http2Server:
 
     def drain(self) -> None:
         """
-        Let the client open no further streams, and end the connection with the last, at once if there is none.
+        Let the client open no further streams, and end the connection with the last.
 
         The client is told twice, because a request may be under way while it is told (RFC 9113 section 6.8): first that the end comes,
-        and when it must have heard that, which request was the last.
+        and when it must have heard that, which request was the last. One that came a moment ago and has not asked yet is told nothing
+        before it has: what would it do with a connection that it may not use?
         """
         if not self._streams:
             # A request may have arrived that the reactor has not shown us yet.
             self._stream.poll()
         self._is_draining = True
-        if self._streams:
-            self.session.announce_end()
-        else:
-            self.session.go_away()
+        now = self.now()
+        if not self._streams:
+            # The end of somebody who does not answer.
+            self.watch(self._patience if now < self._patience else now + self._door.GRACE_SECONDS)
+            if now < self._patience:
+                return
+        self.session.announce_end()
         self.touch()
 
     def stop(self) -> None:

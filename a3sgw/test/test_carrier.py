@@ -203,6 +203,7 @@ class ReloadTests(CarrierCase):
         backend = self.ask(busy)
         self.reload(ports=[8080])
         self.assertRaises(AssertionError, self.connect, 9090)
+        self.dialogue.reactor.advance(1.6)
         self.assertEqual((idle.has_ended, busy.has_ended), (True, False))
         self.assertEqual(self.snapshot()["gauges"]["active_connections"], 2)
         self.dialogue.say(backend, OK)
@@ -727,7 +728,7 @@ class DrainTests(CarrierCase):
         self.dialogue.say(backend, OK)
         self.assertTrue(self.dialogue.hear(busy).endswith(b"ok"))
         busy.close()
-        self.dialogue.reactor.settle()
+        self.dialogue.reactor.advance(1.6)
         self.assertEqual(self.successResultOf(done), 0)
         self.assert_over()
 

@@ -264,7 +264,9 @@ class OverALinkTests(LinkedCase, SynchronousTestCase):
     def test_end(self):
         """A worker that has drained ends when the link does."""
         self.take(self.config())
-        self.result_of(self.carrier.drain(1.0))
+        done = self.carrier.drain(1.0)
+        self.dialogue.reactor.advance(1.6)
+        self.result_of(done)
         self.assertEqual(self.ended, [])
         self.link.close()
         self.dialogue.reactor.settle()

@@ -315,6 +315,7 @@ class HookTests(DoorCase):
         door = self.make(hooks=(gate,))
         self.connect()
         door.drain()
+        self.reactor.advance(1.6)
         self.assertEqual((gate.inside, len(door.connections)), ([], 0))
 
     def test_a_gate_fails(self):
@@ -335,6 +336,7 @@ class HookTests(DoorCase):
         door.idle = lambda: told.append(True)
         self.connect()
         door.drain()
+        self.reactor.advance(1.6)
         self.assertEqual((gate.inside, told), ([], [True]))
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
@@ -453,8 +455,9 @@ class EndTests(DoorCase):
         told = []
         door.idle = lambda: told.append(len(door.connections))
         self.connect()
-        self.assertEqual(told, [])
         door.drain()
+        self.assertEqual(told, [])
+        self.reactor.advance(1.6)
         self.assertEqual((told, len(door.connections)), ([0], 0))
 
     def test_drain_takes_who_has_arrived(self):

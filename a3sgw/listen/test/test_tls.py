@@ -443,7 +443,7 @@ class EndTests(TlsCase):
     """
 
     def test_drained(self):
-        """Who has not begun is let go; who has may finish, if it does so in time."""
+        """Who has not begun is let go after a moment; who has may finish, if it does so in time."""
         door = self.begin()
         idle = self.connect()
         begun = self.connect()
@@ -453,7 +453,9 @@ class EndTests(TlsCase):
         arrived = self.connect()
         arrived.send(hello[:50])
         door.drain()
-        self.reactor.settle()
+        self.reactor.advance(0.9)
+        self.assertEqual([each.has_ended for each in (idle, begun, arrived)], [False, False, False])
+        self.reactor.advance(0.7)
         self.assertEqual([each.has_ended for each in (idle, begun, arrived)], [True, False, False])
         self.assertEqual(len(door.connections), 2)
         self.reactor.advance(11)
@@ -471,6 +473,18 @@ class EndTests(TlsCase):
         door.drain()
         raw.send = send
         send(held[0][20:])
+        self.reactor.settle()
+        self.assert_served(client)
+        self.assertEqual(door.connections, set())
+        self.assertTrue(client.has_ended)
+
+    def test_drained_before_the_hello(self):
+        """A client that has just come when the door closes, and says hello a moment later, is served."""
+        door = self.begin()
+        raw = self.connect()
+        door.drain()
+        self.reactor.advance(0.5)
+        client = TlsClient(raw, self.reactor)
         self.reactor.settle()
         self.assert_served(client)
         self.assertEqual(door.connections, set())

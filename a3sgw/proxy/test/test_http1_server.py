@@ -413,16 +413,69 @@ class DrainTests(LocalCase):
     def drain(self):
         self.dialogue.door().drain()
 
+    def assert_over(self):
+        self.assertEqual((self.client.has_ended, self.client.was_reset), (True, False))
+        self.assertEqual(self.hear(self.client), b"")
+
+    def assert_last_answer(self):
+        self.say(self.dialogue.backend(), OK)
+        heard = self.hear(self.client)
+        self.assertTrue(heard.endswith(b"ok"), heard)
+        self.assertIn(b"\r\nConnection: close\r\n", heard)
+        self.assertTrue(self.client.has_ended)
+
     def test_idle(self):
-        """An idle connection is closed at once, and so is one with half a head."""
-        for data in (b"", b"GET / HTTP/1.1\r\nHo"):
+        """An idle connection is closed at once, whether it has asked before or not."""
+        for asks in (False, True):
             self.converse()
-            if data:
-                self.say(self.client, data)
+            if asks:
+                self.say(self.ask(), OK)
+                self.hear(self.client)
+            else:
+                self.dialogue.reactor.advance(1)
             self.drain()
             self.dialogue.reactor.settle()
-            self.assertEqual((self.client.has_ended, self.client.was_reset), (True, False))
-            self.assertEqual(self.hear(self.client), b"")
+            self.assert_over()
+
+    def test_just_come(self):
+        """Who came a moment ago may ask once, and is let go when the moment is over."""
+        self.converse()
+        other = self.dialogue.connect()
+        self.dialogue.reactor.advance(0.4)
+        self.drain()
+        self.dialogue.reactor.advance(0.4)
+        self.assertFalse(self.client.has_ended or other.has_ended)
+        self.say(other, request())
+        self.client, self.silent = other, self.client
+        self.assert_last_answer()
+        self.assertFalse(self.silent.has_ended)
+        self.dialogue.reactor.advance(0.8)
+        self.client = self.silent
+        self.assert_over()
+
+    def test_half_a_head(self):
+        """Who has begun to ask may end it, in the time there is for a head."""
+        whole = request()
+        self.converse()
+        self.say(self.client, whole[:20])
+        self.dialogue.reactor.advance(2)
+        self.drain()
+        self.dialogue.reactor.advance(2)
+        self.assertFalse(self.client.has_ended)
+        self.say(self.client, whole[20:])
+        self.assert_last_answer()
+
+    def test_half_a_head_for_too_long(self):
+        """Who has begun to ask and does not end it is told when its time is over, and the log has what came."""
+        self.converse()
+        self.say(self.client, b"HEAD /half HTTP/1.1\r\nHo")
+        self.drain()
+        self.dialogue.reactor.advance(60)
+        heard = self.hear(self.client)
+        self.assertTrue(heard.startswith(b"HTTP/1.1 408 "), heard)
+        self.assertTrue(heard.endswith(b"\r\n\r\n"), heard)
+        self.assertTrue(self.client.has_ended)
+        self.assertEqual(self.dialogue.outcomes(), ["request-timeout"])
 
     def test_busy(self):
         """A connection in use gets its response, which says that it is the last."""

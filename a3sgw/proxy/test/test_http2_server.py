@@ -640,13 +640,49 @@ class EndTests(Http2Case):
         return gone
 
     def test_drain_idle(self):
-        """A connection without requests ends at once, with a word."""
+        """A connection without requests ends as soon as the client has heard of it."""
         self.converse()
+        self.dialogue.reactor.advance(1)
         gone = self.drain()
-        self.carry()
-        self.assertEqual(self.farewells, [(0, 0)])
+        notice, ping = frames(self.hear(self.client))
+        self.assertEqual((notice, gone), ((GOAWAY, 0, 0, b"\x7f\xff\xff\xff" + bytes(4)), []))
+        self.say(self.client, frame(PING, ACK, 0, ping[3]))
+        self.assertEqual(frames(self.hear(self.client)), [(GOAWAY, 0, 0, bytes(8))])
         self.assertTrue(self.client.has_ended)
         self.assertEqual(gone, [0])
+
+    def test_drain_idle_without_an_answer(self):
+        """A client that does not say it has heard of the end is not waited for longer than a moment."""
+        self.converse()
+        self.dialogue.reactor.advance(1)
+        gone = self.drain()
+        self.hear(self.client)
+        self.dialogue.reactor.advance(1.6)
+        self.assertEqual(frames(self.hear(self.client)), [(GOAWAY, 0, 0, bytes(8))])
+        self.assertTrue(self.client.has_ended)
+        self.assertEqual(gone, [0])
+
+    def test_drain_just_come(self):
+        """Who came a moment ago may ask, is told with the answer, and is let go if it does not."""
+        for asks in (True, False):
+            self.converse()
+            gone = self.drain()
+            self.carry()
+            self.assertEqual(self.farewells, [])
+            self.dialogue.reactor.advance(0.4)
+            if asks:
+                stream = self.request()
+                self.say(self.dialogue.backend(), OK)
+                self.assertEqual(self.answer(stream).status, 200)
+                self.assertEqual(self.farewells, [(1, 0)])
+            else:
+                self.dialogue.reactor.advance(1.2)
+                self.carry()
+                self.assertEqual(self.farewells, [(0, 0)])
+            self.assertTrue(self.client.has_ended)
+            self.client.close()
+            self.dialogue.reactor.settle()
+            self.assertEqual(gone, [0])
 
     def test_drain_busy(self):
         """Requests under way are answered, those that were sent before the client could know too, and then the connection ends."""
