@@ -123,6 +123,12 @@ class _Line(asyncio.Protocol):
             self._tally.closed += 1
             self.end()
 
+    def itself(self) -> _Line:
+        """
+        Be the protocol of the connection that asyncio makes.
+        """
+        return self
+
     def say(self) -> None:
         """
         Send the next message, unless the connection is gone.
@@ -169,9 +175,10 @@ async def talk(port: int, seconds: float, *, clients: int = _CLIENTS, interval: 
     lines: list[_Line] = []
     async with asyncio.timeout(30.0):
         for number in range(clients):
-            _, line = await loop.create_connection(lambda number=number: _Line(number, tally, patience), "127.0.0.1", port)
-            lines.append(line)
+            line = _Line(number, tally, patience)
+            await loop.create_connection(line.itself, "127.0.0.1", port)
             await line.switched
+            lines.append(line)
     print(_CONNECTED, flush=True)
     began = time.monotonic()
     for turn in range(int(seconds / interval) * clients):

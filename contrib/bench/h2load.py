@@ -15,12 +15,13 @@ from .load import Load
 from .prober import percentile
 from .processes import Child, VoidRunError, require_program
 
-__all__ = ["STREAMS", "h2load_calls", "parse_h2load", "run_h2load"]
+__all__ = ["STREAMS", "PacedH2", "h2load_calls", "parse_h2load", "run_h2load"]
 
 STREAMS = 8
 """Requests at a time on each connection."""
 
 _ADDRESSES = 2000
+_LEAST_PACE = 0.9
 _COUNTS = re.compile(r"^requests: (\d+) total, \d+ started, (\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", re.M)
 _STATUSES = re.compile(r"^status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", re.M)
 _TRAFFIC = re.compile(r"^traffic: .*?\((\d+)\) total", re.M)
@@ -51,20 +52,69 @@ def h2load_calls(port: int, method: str, message: bytes, directory: Path, core: 
     return _run(more, directory, core, seconds, calls)
 
 
+class PacedH2:
+    """
+    Requests at a fixed rate over HTTP/2 without TLS, made from one thread on `core` while something else happens. `rate` is that of each
+    connection.
+    """
+
+    def __init__(self, port: int, target: str, directory: Path, core: int, *, seconds: int, connections: int, rate: int) -> None:
+        # As many under way as fall due in a second: whoever is slow for less than that does not slow down the timetable.
+        more = [f"-c{connections}", f"-m{rate}", f"--rps={rate}", f"http://127.0.0.1:{port}{target}"]
+        self._run = _Run(more, directory, core, seconds)
+        self._expected = rate * connections * seconds
+
+    def finish(self) -> Load:
+        """
+        Wait for the end, and return what was counted. Raises `VoidRunError` if any request failed, or many were never asked.
+        """
+        load = self._run.finish()
+        # What is still under way at the end is in no count.
+        if load.requests < _LEAST_PACE * self._expected:
+            raise VoidRunError(f"h2load: only {load.requests} of {self._expected} requests were made.")
+        return load
+
+    def stop(self) -> None:
+        """
+        End the process.
+        """
+        self._run.stop()
+
+
 def _run(more: list[str], directory: Path, core: int, seconds: int, connections: int) -> Load:
-    log, times = directory / "h2load.out", directory / "h2load.times"
-    for path in (log, times):
-        path.unlink(missing_ok=True)
-    argv = [require_program("h2load", "to make load over HTTP/2", "nghttp2-client"), "-t1", f"-c{max(1, connections // STREAMS)}"]
-    argv += [f"-m{STREAMS}", f"-D{seconds}", f"--log-file={times}", *more]
-    child = Child("h2load", argv, core, log)
-    try:
-        child.wait(seconds + 60.0)
-    except subprocess.TimeoutExpired:
-        raise VoidRunError(f"h2load did not end within {seconds + 60} s.") from None
-    finally:
-        child.stop()
-    return parse_h2load(log.read_text(errors="replace"), times.read_text() if times.exists() else "", float(seconds))
+    return _Run([f"-c{max(1, connections // STREAMS)}", f"-m{STREAMS}", *more], directory, core, seconds).finish()
+
+
+class _Run:
+    """
+    One `h2load` that runs.
+    """
+
+    def __init__(self, more: list[str], directory: Path, core: int, seconds: int) -> None:
+        self._log, self._times, self._seconds = directory / "h2load.out", directory / "h2load.times", seconds
+        for path in (self._log, self._times):
+            path.unlink(missing_ok=True)
+        argv = [require_program("h2load", "to make load over HTTP/2", "nghttp2-client"), "-t1", f"-D{seconds}"]
+        self._child = Child("h2load", [*argv, f"--log-file={self._times}", *more], core, self._log)
+
+    def finish(self) -> Load:
+        """
+        Wait for the end, and read what was counted.
+        """
+        try:
+            self._child.wait(self._seconds + 60.0)
+        except subprocess.TimeoutExpired:
+            raise VoidRunError(f"h2load did not end within {self._seconds + 60} s.") from None
+        finally:
+            self.stop()
+        times = self._times.read_text() if self._times.exists() else ""
+        return parse_h2load(self._log.read_text(errors="replace"), times, float(self._seconds))
+
+    def stop(self) -> None:
+        """
+        End the process.
+        """
+        self._child.stop()
 
 
 def parse_h2load(text: str, times: str, seconds: float) -> Load:

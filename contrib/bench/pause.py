@@ -1,8 +1,8 @@
 """
 How long a reload holds everybody up: the second half of `python -m contrib.bench.reload`.
 
-A gateway of many routers, of which each reload changes one, runs in a process of its own: `python -m contrib.bench.pause ROUTERS RELOADS`. A
-clock that ticks every millisecond on its reactor tells the longest time for which nobody else had a turn; what the checks in their thread
+A gateway of many routers, of which each reload changes one, runs in a process of its own, `python -m contrib.bench.pause ROUTERS RELOADS`.
+A clock that ticks every millisecond on its reactor tells the longest time for which nobody else had a turn; what the checks in their thread
 take from the reactor is in it.
 """
 
@@ -65,7 +65,8 @@ def measure_pause(routers: int, reloads: int) -> Pause:
     argv = [sys.executable, "-m", "contrib.bench.pause", str(routers), str(reloads)]
     with tempfile.TemporaryDirectory(prefix="a3sgw-bench-") as directory:
         log = Path(directory) / "pause.log"
-        child = Child("pause", argv, Cores.allot(sorted(os.sched_getaffinity(0))).proxy, log, env={"PYTHONPATH": str(CHECKOUT), "PATH": "/usr/bin:/bin"})
+        core = Cores.allot(sorted(os.sched_getaffinity(0))).proxy
+        child = Child("pause", argv, core, log, env={"PYTHONPATH": str(CHECKOUT), "PATH": "/usr/bin:/bin"})
         try:
             code = child.wait(300.0)
         finally:
