@@ -25,7 +25,7 @@ def run_against(answer, *, patience=30.0, seconds=0.2, head=SWITCH, port=0, comm
 
     async def serve_one(reader, writer):
         messages = []
-        with contextlib.suppress(OSError, EOFError):
+        with contextlib.suppress(OSError, EOFError, asyncio.CancelledError):
             await reader.readuntil(b"\r\n\r\n")
             writer.write(head)
             while True:
