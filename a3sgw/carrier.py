@@ -13,7 +13,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -412,9 +412,17 @@ class Carrier:
 
     def listening(self) -> list[socket.socket]:
         """
-        Return the sockets on which connections are accepted.
+        Return the sockets on which connections are accepted, and those on which datagrams are heard.
         """
-        return [door.listening for door in self._doors.values() if door.listening is not None]
+        accepting = [door.listening for door in self._doors.values() if door.listening is not None]
+        return accepting + self._udp.listening()
+
+    def passed_on(self, sockets: Collection[socket.socket]) -> None:
+        """
+        Another process serves on these `sockets` as well now, and this one is about to drain: leave it the datagrams. Connections are
+        accepted by either until then.
+        """
+        self._udp.passed_on(sockets)
 
     def doors(self) -> list[Door]:
         """

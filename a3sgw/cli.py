@@ -58,7 +58,7 @@ signals:
   TERM, INT  stop accepting, let what is in flight end, exit; a second one exits at once
   HUP        reload the configuration and open the logs anew
   USR1       open the logs anew
-  USR2       hand the listening sockets over to a new process, which runs what is installed now, and stop when it serves
+  USR2       hand the sockets over to a new process, which runs what is installed now, and stop when it serves
 
 The access log goes to standard output, events to standard error. The environment variable A3S_LOG overrides --log-level; it may also
 name parts, as in "warn,a3sgw.proxy=debug".
@@ -307,14 +307,15 @@ def _keep_running(
     from a3sgw.gateway import Gateway
     from a3sgw.lifetime import Lifetime
     from a3sgw.listen.inherited import Inherited
-    from a3sgw.succession import announce, succeed
+    from a3sgw.succession import announce, refuse_udp_among_workers, succeed
     from a3sgw.supply import Supply
 
     if loaded.problems or loaded.config is None:
         return 1
     inherited = Inherited.from_environ(inheritance, os.getpid())
     try:
-        gateway = Gateway(loaded.config, reactor, inherited.bind)
+        refuse_udp_among_workers(inherited, loaded.config)
+        gateway = Gateway(loaded.config, reactor, inherited.bind, inherited.bind_datagrams)
     except (AssemblyError, ConfigurationError) as error:
         return _complain(stderr, str(error))
 

@@ -12,7 +12,7 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -31,9 +31,11 @@ from a3sgw.config.tree import Problem
 from a3sgw.health.prober import Prober
 from a3sgw.interfaces import IControl
 from a3sgw.listen.door import bind
+from a3sgw.listen.udp_doors import BindDatagrams
 from a3sgw.loading import rule_problems
 from a3sgw.message import LocalResponse, RequestHead
 from a3sgw.net.connect import Dialer
+from a3sgw.net.datagram import bind_datagrams
 from a3sgw.net.deadline import Deadlines
 from a3sgw.net.reactor import flush_queue
 from a3sgw.policy.arena import Arena
@@ -54,7 +56,7 @@ def _refuse_problems(config: GatewayConfig) -> None:
 @implementer(IControl)
 class Gateway(MultiService):
     """
-    A reverse proxy that runs one configuration at a time. `bind` gives its listening sockets.
+    A reverse proxy that runs one configuration at a time. `bind` and `bind_datagrams` give its listening sockets.
 
     Raises `ConfigurationError` if `config` has problems. `reactor` is the global one unless another is given. States are `created`,
     `starting`, `running`, `reloading`, `stopping` and `stopped`.
@@ -64,7 +66,11 @@ class Gateway(MultiService):
     _log = Logger()
 
     def __init__(
-        self, config: GatewayConfig, reactor: Any = None, bind: Callable[[str, str, int], socket.socket] = bind
+        self,
+        config: GatewayConfig,
+        reactor: Any = None,
+        bind: Callable[[str, str, int], socket.socket] = bind,
+        bind_datagrams: BindDatagrams = bind_datagrams,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         _refuse_problems(config)
@@ -72,7 +78,7 @@ class Gateway(MultiService):
             from twisted.internet import reactor
         self._reactor = reactor
         self._config = config
-        self._carrier = self._make_carrier(config, bind)
+        self._carrier = self._make_carrier(config, bind, bind_datagrams)
         self._prober = Prober(
             reactor,
             Dialer(reactor, flush_queue(reactor), Deadlines(reactor, time.monotonic)),
@@ -95,10 +101,12 @@ class Gateway(MultiService):
         self._stopping: Deferred[None] | None = None
         self._waiting: list[Deferred[None]] = []
 
-    def _make_carrier(self, config: GatewayConfig, bind: Callable[[str, str, int], socket.socket]) -> Carrier | Fleet:
+    def _make_carrier(
+        self, config: GatewayConfig, bind: Callable[[str, str, int], socket.socket], bind_datagrams: BindDatagrams
+    ) -> Carrier | Fleet:
         size = worker_count(config.workers)
         if size == 1:
-            return Carrier(self._reactor, self, bind=bind)
+            return Carrier(self._reactor, self, bind=bind, bind_datagrams=bind_datagrams)
         desk = EventDesk(time.monotonic)
         return Fleet(self._reactor, self, size, Nursery(self._reactor), bind, os.urandom(32), Arena.create(size), desk.take)
 
@@ -313,9 +321,16 @@ class Gateway(MultiService):
 
     def listening(self) -> list[socket.socket]:
         """
-        Return the sockets on which connections are accepted.
+        Return the sockets on which connections are accepted and datagrams heard. Raises `AssemblyError` if there are some that nobody but
+        their worker can have.
         """
         return self._carrier.listening()
+
+    def passed_on(self, sockets: Collection[socket.socket]) -> None:
+        """
+        Another process serves on these `sockets` as well now, and this one will be shut down.
+        """
+        self._carrier.passed_on(sockets)
 
     def ports(self) -> dict[str, int]:
         """

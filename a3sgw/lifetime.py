@@ -239,11 +239,15 @@ class Lifetime:
         else:
             self._is_handing_over = True
             self.log.info("{reason}: starting a successor", reason=reason)
-            succeeded = _attempt(self._succeed, self._gateway.listening())
-            succeeded.addCallbacks(self._succeeded, self._not_succeeded)
+            _attempt(self._begin_hand_over, self._succeed).addErrback(self._not_succeeded)
 
-    def _succeeded(self, pid: int) -> None:
+    def _begin_hand_over(self, succeed: Callable[[Sequence[socket.socket]], Deferred[int]]) -> Deferred[None]:
+        sockets = self._gateway.listening()
+        return succeed(sockets).addCallback(self._succeeded, sockets)
+
+    def _succeeded(self, pid: int, sockets: Sequence[socket.socket]) -> None:
         self.log.info("process {pid} serves now", pid=pid)
+        self._gateway.passed_on(sockets)
         self.stop("succeeded")
 
     def _not_succeeded(self, failure: Failure) -> None:

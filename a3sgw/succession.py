@@ -1,8 +1,8 @@
 """
-Let a new process take the place of this one without a connection lost.
+Let a new process take the place of this one without a connection or a datagram lost.
 
-The new process is started with the same command line, in the same place, and inherits the listening sockets. When it reports that it
-serves, this one drains and ends. If it ends first, or does not report in time, this one goes on as if nothing had happened.
+The new process is started with the same command line, in the same place, and inherits the sockets of the entrypoints. When it reports
+that it serves, this one drains and ends. If it ends first, or does not report in time, this one goes on as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
+from a3sgw.config.model import GatewayConfig
 from a3sgw.errors import AssemblyError
 from a3sgw.lifetime import Lifetime
 from a3sgw.listen.inherited import HANDOVER, Inherited, notify_supervisor
+from a3sgw.workers.fleet import worker_count
 
-__all__ = ["Successor", "announce", "own_command", "succeed"]
+__all__ = ["Successor", "announce", "own_command", "refuse_udp_among_workers", "succeed"]
 
 _READY: Final = 3
 
@@ -93,6 +95,18 @@ def succeed(reactor: Any, sockets: Sequence[Any]) -> Deferred[int]:
     successor = Successor(reactor)
     successor.start(own_command(), sockets, os.environ)
     return successor.serves
+
+
+def refuse_udp_among_workers(inherited: Inherited, config: GatewayConfig) -> None:
+    """
+    Raise `AssemblyError` if UDP sockets were inherited that several workers would have to share.
+    """
+    places = inherited.udp_places()
+    if places and worker_count(config.workers) > 1:
+        raise AssemblyError(
+            f"the UDP socket at {places[0]} was handed over, but each of several workers opens one of its own there; have workers = 1, or "
+            "whoever opened it leave it out"
+        )
 
 
 def announce(inherited: Inherited, lifetime: Lifetime) -> None:

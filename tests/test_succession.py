@@ -5,6 +5,7 @@ A new process takes the place of the old one, and the sockets of the supervisor 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -12,10 +13,30 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 from tests.setting import OwnGatewayCase
-from tests.support import PATIENCE, accepts, child_environ, fetch, wait_until
+from tests.support import PATIENCE, GatewayProcess, accepts, child_environ, fetch, free_port, wait_until
+from tests.test_udp import EchoServer, UdpCase
+from tests.test_workers import is_alive
 from tests.wire import Client
+
+_DNS = """
+entrypoints "dns" {{
+  address  = "127.0.0.1:{port}"
+  protocol = "udp"
+}}
+routers "dns" {{
+  entrypoints = ["dns"]
+  rule        = "HostSNI(`*`)"
+  service     = "dns"
+}}
+services "dns" {{
+  load_balancer {{
+    servers = [{{ url = "{server}" }}]
+  }}
+}}
+"""
 
 
 def served_by(text):
@@ -23,6 +44,14 @@ def served_by(text):
     Return the number of the process that a gateway's log says serves now.
     """
     return int(text.rpartition("process ")[2].partition(" serves now")[0])
+
+
+def end(pid: int) -> None:
+    """
+    Have the process `pid` end, if it has not.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
 
 
 class SuccessionTests(OwnGatewayCase):
@@ -37,12 +66,8 @@ class SuccessionTests(OwnGatewayCase):
         gateway.send_signal(signal.SIGUSR2)
         gateway.wait_for(" serves now")
         pid = served_by(gateway.stderr())
-        self.addCleanup(self.end, pid)
+        self.addCleanup(end, pid)
         return pid
-
-    def end(self, pid):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
 
     def test_under_load(self):
         """
@@ -121,32 +146,207 @@ class SuccessionTests(OwnGatewayCase):
         self.assertEqual(fetch(self.port).body, b"old")
 
 
+    def test_number_of_workers(self):
+        """
+        The new process may have another number of workers, which a reload may not, and no request is lost.
+        """
+        gateway = self.start(self.config(self.old))
+        path = gateway.config_path
+        text = path.read_text("utf-8")
+        answers: list[Any] = []
+        stopped = threading.Event()
+        self.addCleanup(stopped.set)
+
+        def ask() -> None:
+            while not stopped.is_set():
+                try:
+                    answers.append(fetch(self.port))
+                except (OSError, EOFError, AssertionError) as error:
+                    answers.append(repr(error))
+
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        path.write_text(f"workers = 2\n{text}", "utf-8")
+        pid = self.hand_over(gateway)
+        self.assertEqual(gateway.wait(), 0)
+        wait_until(lambda: self.workers() == 2, "two workers serve")
+        path.write_text(text, "utf-8")
+        os.kill(pid, signal.SIGUSR2)
+        wait_until(lambda: self.workers() is None, "one process serves")
+        self.addCleanup(end, served_by(gateway.stderr()))
+        wait_until(lambda: not is_alive(pid), "the one before has ended")
+        stopped.set()
+        thread.join(PATIENCE)
+        self.assertEqual({answer if isinstance(answer, str) else (answer.status, answer.body) for answer in answers}, {(200, b"old")})
+
+    def workers(self):
+        """
+        Return how many workers serve, `None` if there is one process.
+        """
+        workers = json.loads(fetch(self.port, "/api/gateway/health").body)["workers"]
+        return workers and workers["serving"]
+
+
+class DatagramTests(UdpCase):
+    """
+    UDP sockets go from one process to the next, too.
+    """
+
+    def hand_over(self, gateway: GatewayProcess) -> None:
+        gateway.send_signal(signal.SIGUSR2)
+        gateway.wait_for(" serves now")
+        self.addCleanup(end, served_by(gateway.stderr()))
+
+    def test_under_load(self) -> None:
+        """
+        Of a stream of datagrams of several clients not one is lost while a new process takes over, and the old one ends; nor are those of
+        clients who come meanwhile.
+        """
+        gateway = self.start(self.server(b"s").url)
+        clients = [self.client() for _ in range(4)]
+        heard: list[set[bytes]] = [set() for _ in clients]
+        counts = [0 for _ in clients]
+        stopped = threading.Event()
+        self.addCleanup(stopped.set)
+
+        def send() -> None:
+            while not stopped.wait(0.002):
+                for number, client in enumerate(clients):
+                    client.send(b"%d" % counts[number])
+                    counts[number] += 1
+
+        def hear(number: int) -> None:
+            while not (stopped.is_set() and len(heard[number]) == counts[number]):
+                try:
+                    heard[number].add(clients[number].recv(100))
+                except TimeoutError:
+                    return
+
+        def come() -> None:
+            while not stopped.is_set():
+                newcomer = self.client()
+                try:
+                    came.append(self.ask(newcomer, b"new"))
+                except TimeoutError:
+                    came.append(b"nothing")
+                newcomer.close()
+
+        came: list[bytes] = []
+        threads = [threading.Thread(target=send, daemon=True), threading.Thread(target=come, daemon=True)]
+        threads += [threading.Thread(target=hear, args=(number,), daemon=True) for number in range(len(clients))]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: min(counts) > 50, "datagrams are under way")
+        self.hand_over(gateway)
+        self.assertEqual(gateway.wait(), 0)
+        after = min(counts)
+        wait_until(lambda: min(counts) > after + 50, "the new process serves")
+        stopped.set()
+        for thread in threads:
+            thread.join(PATIENCE)
+        for got, count in zip(heard, counts, strict=True):
+            self.assertEqual(got, {b"s:%d" % number for number in range(count)})
+        self.assertEqual(set(came), {b"s:new"})
+        self.assertNotIn("Traceback", gateway.stderr())
+        self.assertGreater(self.metric('gateway_udp_sessions_begun_total{entrypoint="udp"}'), 0)
+
+    def test_late_answer(self) -> None:
+        """
+        What a server answers only when the new process serves already still comes back, from the address that was asked.
+        """
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(server.close)
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(PATIENCE)
+        gateway = self.start(f"udp://127.0.0.1:{server.getsockname()[1]}")
+        client = self.client()
+        client.send(b"before")
+        data, asker = server.recvfrom(100)
+        self.hand_over(gateway)
+        server.sendto(b"late", asker)
+        self.assertEqual((data, client.recv(100)), (b"before", b"late"))
+        client.send(b"after")
+        data, other = server.recvfrom(100)
+        server.sendto(b"soon", other)
+        self.assertEqual((data, client.recv(100)), (b"after", b"soon"))
+        self.assertNotEqual(asker, other)
+        self.assertEqual(gateway.wait(), 0)
+
+    def test_no_successor(self) -> None:
+        """
+        If the new process cannot run, the old one hears everything as before.
+        """
+        gateway = self.start(self.server(b"s").url)
+        client = self.client()
+        gateway.config_path.write_text("entrypoints {", "utf-8")
+        gateway.send_signal(signal.SIGUSR2)
+        gateway.wait_for("there is no successor, and this process goes on: it ended before it served")
+        for number in range(20):
+            self.assertEqual(self.ask(client, b"%d" % number), b"s:%d" % number)
+        self.stop(gateway)
+
+    def test_workers(self) -> None:
+        """
+        Several workers have UDP sockets of their own, which cannot be handed over; that is said, either way, and the old process goes on.
+        """
+        server = self.server(b"s")
+        gateway = self.start(server.url, top="workers = 2")
+        gateway.send_signal(signal.SIGUSR2)
+        gateway.wait_for('this process goes on: entrypoint "udp" is udp, and the sockets that each of the 2 workers has for it')
+        self.assertEqual(self.ask(self.client(), b"x"), b"s:x")
+        self.stop(gateway)
+        gateway = self.start(server.url)
+        gateway.config_path.write_text(self.config([server.url], top="workers = 2"), "utf-8")
+        gateway.send_signal(signal.SIGUSR2)
+        gateway.wait_for("/udp was handed over, but each of several workers opens one of its own there")
+        gateway.wait_for("there is no successor, and this process goes on")
+        self.assertEqual(self.ask(self.client(), b"x"), b"s:x")
+        self.stop(gateway)
+
+
 class ActivationTests(OwnGatewayCase):
     """
     The supervisor opens the sockets, as systemd does.
     """
 
+    def echo(self) -> str:
+        server = EchoServer(b"echo")
+        self.addCleanup(server.stop)
+        return server.url
+
     def test_sockets_of_the_supervisor(self):
         """
-        A gateway listens on the sockets that it is given, by address, and tells the supervisor when it serves.
+        A gateway listens on the sockets that it is given, by name or address, for connections and for datagrams, and tells the supervisor
+        when it serves.
         """
+        dns = free_port()
         config = self.log.parent / "gateway.hcl"
-        config.write_text(self.config(self.old), "utf-8")
+        config.write_text(self.config(self.old) + _DNS.format(port=dns, server=self.echo()), "utf-8")
         listening = socket.create_server(("127.0.0.1", self.port))
+        hearing = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        hearing.bind(("127.0.0.1", dns))
         told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         address = str(self.log.parent / "notify")
         told.bind(address)
         told.settimeout(PATIENCE)
         self.addCleanup(told.close)
+        client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(client.close)
+        client.settimeout(PATIENCE)
+        client.connect(("127.0.0.1", dns))
+        client.send(b"early")
         code = "import os, sys; os.environ['LISTEN_PID'] = str(os.getpid()); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
-        # It is to be descriptor 3 there.
-        argv = [sys.executable, "-c", f"import os; os.dup2({listening.fileno()}, 3); {code}", "-m", "a3sgw.cli", "--config", str(config)]
-        environ = child_environ(LISTEN_FDS="1", LISTEN_FDNAMES="anything", NOTIFY_SOCKET=address)
+        # They are to be descriptors 3 and 4 there, which may be either of them already.
+        given = (listening.fileno(), hearing.fileno())
+        code = f"import os; [os.dup2(each, 103 + at, False) for at, each in enumerate({given})]; os.dup2(103, 3); os.dup2(104, 4); {code}"
+        argv = [sys.executable, "-c", code, "-m", "a3sgw.cli", "--config", str(config)]
+        environ = child_environ(LISTEN_FDS="2", LISTEN_FDNAMES="anything:dns", NOTIFY_SOCKET=address)
         with (self.log.parent / "stderr").open("wb") as stderr:
-            process = subprocess.Popen(argv, env=environ, pass_fds=[listening.fileno(), 3], stdin=subprocess.DEVNULL, stderr=stderr)
+            process = subprocess.Popen(argv, env=environ, pass_fds=given, stdin=subprocess.DEVNULL, stderr=stderr)
         self.addCleanup(process.wait, PATIENCE)
         self.addCleanup(process.kill)
         listening.close()
+        hearing.close()
         # Whoever comes before it runs waits.
         self.assertTrue(accepts(self.port))
         try:
@@ -155,5 +355,7 @@ class ActivationTests(OwnGatewayCase):
             self.fail((self.log.parent / "stderr").read_text("utf-8"))
         self.assertEqual(said.split(), ["READY=1", f"MAINPID={process.pid}"])
         self.assertEqual(fetch(self.port).body, b"old")
+        self.assertEqual(client.recv(100), b"echo:early")
+        self.assertNotIn("no entrypoint wants", (self.log.parent / "stderr").read_text("utf-8"))
         process.terminate()
         self.assertEqual(process.wait(PATIENCE), 0)

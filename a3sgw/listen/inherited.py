@@ -1,5 +1,5 @@
 """
-Listening sockets that somebody else has opened: systemd, or the process that this one is to follow.
+Sockets of entrypoints that somebody else has opened: systemd, or the process that this one is to follow.
 
 With systemd they are the descriptors from 3 on, as sd_listen_fds(3) has it. A predecessor says in `A3S_HANDOVER` which descriptors they
 are, and first of all where to report that the new process serves. Whoever listens on a socket that was open all along loses no connection:
@@ -15,6 +15,7 @@ from collections.abc import Callable, MutableMapping, Sequence
 from typing import Final
 
 from a3sgw.listen.door import bind
+from a3sgw.net.datagram import adopt_datagrams, bind_datagrams
 
 __all__ = ["HANDOVER", "Inherited", "notify_supervisor"]
 
@@ -24,7 +25,8 @@ _FIRST: Final = 3
 
 class Inherited:
     """
-    What was inherited. `sockets` are pairs of a name, which may be empty, and a listening socket; `ready` is a descriptor to report to.
+    What was inherited. `sockets` are pairs of a name, which may be empty, and a listening socket or one for UDP; `ready` is a descriptor to
+    report to.
     """
 
     def __init__(
@@ -32,10 +34,12 @@ class Inherited:
         sockets: Sequence[tuple[str, socket.socket]] = (),
         ready: int | None = None,
         otherwise: Callable[[str, str, int], socket.socket] = bind,
+        otherwise_datagrams: Callable[[str, str, int], socket.socket] = bind_datagrams,
     ) -> None:
         self._left = list(sockets)
         self._ready = ready
         self._otherwise = otherwise
+        self._otherwise_datagrams = otherwise_datagrams
 
     @classmethod
     def from_environ(cls, environ: MutableMapping[str, str], pid: int) -> Inherited:
@@ -61,12 +65,31 @@ class Inherited:
         Return a listening socket, as `listen.door.bind` does: one that was inherited under the entrypoint's `name` or listens there
         already, or else a new one.
         """
+        sock = self._take(socket.SOCK_STREAM, name, host, port)
+        if sock is None:
+            return self._otherwise(name, host, port)
+        sock.setblocking(False)
+        return sock
+
+    def bind_datagrams(self, name: str, host: str, port: int) -> socket.socket:
+        """
+        Return a UDP socket, as `net.datagram.bind_datagrams` does, found as in `bind`.
+        """
+        sock = self._take(socket.SOCK_DGRAM, name, host, port)
+        return self._otherwise_datagrams(name, host, port) if sock is None else adopt_datagrams(sock)
+
+    def _take(self, kind: int, name: str, host: str, port: int) -> socket.socket | None:
         for index, (given, sock) in enumerate(self._left):
-            if sock.type == socket.SOCK_STREAM and ((given and given == name) or _listens_at(sock, host, port)):
+            if sock.type == kind and ((given and given == name) or _listens_at(sock, host, port)):
                 del self._left[index]
-                sock.setblocking(False)
                 return sock
-        return self._otherwise(name, host, port)
+        return None
+
+    def udp_places(self) -> list[str]:
+        """
+        Return where the UDP sockets listen that nobody has asked for yet.
+        """
+        return [_shown(sock) for _, sock in self._left if sock.type == socket.SOCK_DGRAM]
 
     def begin(self) -> list[str]:
         """
@@ -94,7 +117,7 @@ def _listens_at(sock: socket.socket, host: str, port: int) -> bool:
     if not host:
         return address[0] in ("::", "0.0.0.0")
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(host, port, type=sock.type, flags=socket.AI_PASSIVE)
     except OSError:
         return False
     return any(row[4][0] == address[0] for row in found)
@@ -102,7 +125,7 @@ def _listens_at(sock: socket.socket, host: str, port: int) -> bool:
 
 def _shown(sock: socket.socket) -> str:
     address = sock.getsockname()
-    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address)
+    return f"{address[0]}:{address[1]}{'/udp' * (sock.type == socket.SOCK_DGRAM)}" if isinstance(address, tuple) else str(address)
 
 
 def notify_supervisor(address: str | None, text: str) -> None:

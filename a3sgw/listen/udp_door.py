@@ -83,6 +83,13 @@ class UdpDoor:
         return f"<UdpDoor {self.entrypoint.name} on port {self.port}, {len(self.sessions)} sessions>"
 
     @property
+    def listening(self) -> socket.socket | None:
+        """
+        The socket, as long as it is open.
+        """
+        return self._datagrams.sock
+
+    @property
     def connections(self) -> Collection[UdpSession]:
         """
         The sessions, as a door of connections would call them.
@@ -213,6 +220,12 @@ class UdpDoor:
         self._kept_bytes -= size
 
     # -- the end
+
+    def pass_on(self) -> None:
+        """
+        Another process hears what comes from now on. Those who are here are still answered through the socket.
+        """
+        self._datagrams.stop()
 
     def drain(self) -> None:
         """

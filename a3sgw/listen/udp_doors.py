@@ -8,7 +8,7 @@ something under way are done; if another reload wants the port back meanwhile, i
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 import attrs
@@ -123,6 +123,20 @@ class UdpDoors:
             self.leaving.add(door)
             door.idle = lambda door=door: self.leaving.discard(door)
             door.drain()
+
+    def listening(self) -> list[socket.socket]:
+        """
+        Return the sockets of the running generation.
+        """
+        return [door.listening for door in self._doors.values() if door.listening is not None]
+
+    def passed_on(self, sockets: Collection[socket.socket]) -> None:
+        """
+        Leave to another process what comes to these `sockets` from now on.
+        """
+        for door in self._doors.values():
+            if door.listening in sockets:
+                door.pass_on()
 
     def all(self) -> list[UdpDoor]:
         """

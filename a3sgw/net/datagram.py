@@ -21,7 +21,7 @@ from twisted.logger import Logger
 
 from a3sgw.errors import AssemblyError
 
-__all__ = ["MAX_DATAGRAM", "DatagramLink", "DatagramPort", "bind_datagrams"]
+__all__ = ["MAX_DATAGRAM", "DatagramLink", "DatagramPort", "adopt_datagrams", "bind_datagrams"]
 
 MAX_DATAGRAM: Final = 65535
 """No UDP datagram is larger, whatever carries it."""
@@ -74,6 +74,15 @@ def bind_datagrams(name: str, host: str, port: int, *, shares: bool = False) -> 
     return sock
 
 
+def adopt_datagrams(sock: socket.socket) -> socket.socket:
+    """
+    Return `sock`, a UDP socket that somebody else has bound, as `bind_datagrams` would have made it.
+    """
+    sock.setblocking(False)
+    _widen(sock)
+    return sock
+
+
 def _widen(sock: socket.socket) -> None:
     """
     Have the kernel keep more for us while we are busy: by default it is a few hundred datagrams.
@@ -111,19 +120,30 @@ class _Descriptor:
             self._is_reading = True
             self._reactor.addReader(self)
 
+    def stop(self) -> None:
+        """
+        Read no more. The socket stays open.
+        """
+        if self._is_reading:
+            self._is_reading = False
+            self._reactor.removeReader(self)
+
     def close(self) -> None:
         """
         Close the socket. May be called at any time, and again.
         """
+        # Before the descriptor is gone, by which the reactor knows us.
+        self.stop()
         sock, self._socket = self._socket, None
         if sock is not None:
-            if self._is_reading:
-                self._is_reading = False
-                # Before the descriptor is gone, by which the reactor knows us.
-                self._socket = sock
-                self._reactor.removeReader(self)
-                self._socket = None
             sock.close()
+
+    @property
+    def sock(self) -> socket.socket | None:
+        """
+        The socket, as long as it is open.
+        """
+        return self._socket
 
     def _had_all(self) -> None:
         self._full += 1

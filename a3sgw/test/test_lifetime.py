@@ -70,6 +70,12 @@ class FakeGateway:
     def reopen_logs(self):
         self.asked.append("reopen_logs")
 
+    def listening(self):
+        return ["a socket"]
+
+    def passed_on(self, sockets):
+        self.asked.append(f"passed on {sockets}")
+
     def config(self):
         return CONFIG
 

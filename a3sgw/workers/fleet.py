@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -445,9 +445,20 @@ class Fleet:
 
     def listening(self) -> list[socket.socket]:
         """
-        Return the sockets on which connections are accepted.
+        Return the sockets on which connections are accepted. Raises `AssemblyError` if there are others, which only the workers have.
         """
+        for name, entrypoint in {} if self._config is None else self._config.entrypoints.items():
+            if entrypoint.protocol == "udp":
+                raise AssemblyError(
+                    f'entrypoint "{name}" is udp, and the sockets that each of the {self.size} workers has for it cannot be handed over; '
+                    "stop the gateway and start it again, or have udp entrypoints in a gateway with workers = 1"
+                )
         return [sock for _, _, sock in self._sockets.all()]
+
+    def passed_on(self, sockets: Collection[socket.socket]) -> None:
+        """
+        Another process serves on these `sockets` as well now. Connections are accepted by either until this one drains.
+        """
 
     def ports(self) -> dict[str, int]:
         """

@@ -23,8 +23,20 @@ class InheritedTests(SynchronousTestCase):
         self.addCleanup(sock.close)
         return sock, sock.getsockname()[1]
 
+    def listen_for_datagrams(self, host="127.0.0.1"):
+        """
+        Return a UDP socket, and its port.
+        """
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(sock.close)
+        sock.bind((host, 0))
+        return sock, sock.getsockname()[1]
+
     def bind_anew(self, name, host, port):
         return f"new {name}"
+
+    def bind_datagrams_anew(self, name, host, port):
+        return f"new {name} for datagrams"
 
     def test_by_address(self):
         """A socket is used where it listens already, once; everything else is bound anew."""
@@ -44,6 +56,36 @@ class InheritedTests(SynchronousTestCase):
         inherited = Inherited([("web", sock)], None, self.bind_anew)
         self.assertEqual(inherited.bind("other", "127.0.0.1", 80), "new other")
         self.assertIs(inherited.bind("web", "127.0.0.1", 80), sock)
+
+    def test_datagrams(self):
+        """A UDP socket is found in the same way, and never used for connections, nor the other way round."""
+        for by_name in (False, True):
+            sock, port = self.listen_for_datagrams()
+            stream, stream_port = self.listen()
+            sockets = [("dns" * by_name, sock), ("dns" * by_name, stream)]
+            inherited = Inherited(sockets, None, self.bind_anew, self.bind_datagrams_anew)
+            self.assertEqual(inherited.udp_places(), [f"127.0.0.1:{port}/udp"])
+            self.assertEqual(inherited.bind_datagrams("web", "127.0.0.1", port + 1), "new web for datagrams")
+            self.assertEqual(inherited.bind("web", "127.0.0.1", port), "new web")
+            self.assertEqual(inherited.bind_datagrams("web", "127.0.0.1", stream_port), "new web for datagrams")
+            self.assertIs(inherited.bind_datagrams("dns", "127.0.0.1", 53 if by_name else port), sock)
+            self.assertEqual(sock.getblocking(), False)
+            self.assertEqual(inherited.bind_datagrams("dns", "127.0.0.1", port), "new dns for datagrams")
+            self.assertIs(inherited.bind("dns", "127.0.0.1", stream_port), stream)
+            self.assertEqual((inherited.begin(), inherited.udp_places()), ([], []))
+
+    def test_datagrams_everywhere(self):
+        """A UDP socket at every address of the machine is one for an entrypoint without a host."""
+        sock, port = self.listen_for_datagrams("0.0.0.0")
+        inherited = Inherited([("", sock)], None, self.bind_anew, self.bind_datagrams_anew)
+        self.assertEqual(inherited.bind_datagrams("dns", "127.0.0.1", port), "new dns for datagrams")
+        self.assertIs(inherited.bind_datagrams("dns", "", port), sock)
+
+    def test_unwanted_datagrams(self):
+        """A UDP socket that nobody wanted is closed and named as what it is."""
+        sock, port = self.listen_for_datagrams()
+        self.assertEqual(Inherited([("", sock)]).begin(), [f"127.0.0.1:{port}/udp"])
+        self.assertEqual(sock.fileno(), -1)
 
     def test_begin(self):
         """When the gateway runs, the predecessor is told, and what nobody wanted is closed and named."""

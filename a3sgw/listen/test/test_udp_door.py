@@ -253,6 +253,26 @@ class EndTests(UdpCase):
         self.assertEqual(self.reactor.watched(), [])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
+    def test_passed_on(self):
+        """A socket that another process has too is not heard any more; who is here is answered through it until the end."""
+        self.begin()
+        self.say(b"x")
+        carrier = self.dialogue.carrier
+        self.assertEqual(carrier.listening(), [self.socket])
+        carrier.passed_on([])
+        self.say(b"y")
+        self.assertEqual(self.link().take(), [b"x", b"y"])
+        carrier.passed_on(carrier.listening())
+        ended = self.drain(30)
+        self.socket.arrived += [(b"z", ADA), (b"new", BOB)]
+        self.reactor.settle()
+        self.reply(b"late")
+        self.assertEqual((self.link().take(), self.socket.sent[-1][0]), ([], b"late"))
+        self.assertEqual((len(self.socket.arrived), self.dropped(), ended), (2, {}, []))
+        self.reactor.advance(3)
+        self.assertEqual((ended, self.socket.is_closed), ([0], True))
+        self.assertEqual(carrier.listening(), [])
+
     def test_falls_silent(self):
         """Who falls silent meanwhile is waited for no longer."""
         self.begin()

@@ -6,7 +6,7 @@ import errno
 import socket
 
 from a3sgw.errors import AssemblyError
-from a3sgw.net.datagram import MAX_DATAGRAM, DatagramLink, DatagramPort, bind_datagrams
+from a3sgw.net.datagram import MAX_DATAGRAM, DatagramLink, DatagramPort, adopt_datagrams, bind_datagrams
 from a3sgw.net.test.loops import LoopCase
 
 
@@ -124,6 +124,32 @@ class PortTests(DatagramCase):
         port.close()
         port.receive()
         self.assertEqual((heard, port.fileno()), ([b"x"], -1))
+
+    def test_stopped(self):
+        """A port that has stopped hears nothing and still answers; what comes is kept for whoever shares the socket, or for later."""
+        port, number, heard = self.port()
+        peer = self.peer()
+        peer.sendto(b"x", ("127.0.0.1", number))
+        self.turn_until(lambda: heard)
+        port.stop()
+        port.stop()
+        peer.sendto(b"y", ("127.0.0.1", number))
+        self.turn()
+        self.assertEqual(len(heard), 1)
+        _, origin = heard[0]
+        port.send(b"answer", port.way_back(origin))
+        self.assertEqual(peer.recvfrom(100), (b"answer", ("127.0.0.1", number)))
+        port.start()
+        self.turn_until(lambda: len(heard) == 2)
+        self.assertEqual(heard[1][0], b"y")
+
+    def test_adopted(self):
+        """A socket that somebody else has bound is made fit."""
+        plain = self.peer()
+        before = plain.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        self.assertIs(adopt_datagrams(plain), plain)
+        self.assertFalse(plain.getblocking())
+        self.assertGreaterEqual(plain.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF), before)
 
     def test_error(self):
         """An error that the reactor reports does not stop a port that is open."""

@@ -187,6 +187,17 @@ class TogetherTests(FleetCase):
         self.assertEqual([worker.calls[0] for worker in self.workers], [("terms", n, 2, (b"k" * 32).hex()) for n in range(2)])
         self.assertEqual([row["pid"] for row in self.fleet.workers()], [100, 101])
 
+    def test_listening(self):
+        """Its listening sockets can be handed over, but not if there are others, which are the workers' own."""
+        self.assertEqual(self.fleet.listening(), [])
+        self.take()
+        self.assertEqual(self.fleet.listening(), self.bound)
+        self.fleet.passed_on(self.bound)
+        self.assertFalse(self.bound[0].is_closed)
+        self.take(extra='entrypoints "dns" {\n address = "127.0.0.1:53"\n protocol = "udp"\n}')
+        error = self.assertRaises(AssemblyError, self.fleet.listening)
+        self.assertIn('entrypoint "dns" is udp, and the sockets that each of the 2 workers has for it cannot be handed over', str(error))
+
     def test_start_fails(self):
         """If one cannot start none does, and nothing is left."""
         self.next_failure = AssemblyError("no such file")
