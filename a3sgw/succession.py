@@ -102,7 +102,8 @@ def refuse_udp_among_workers(inherited: Inherited, config: GatewayConfig) -> Non
     Raise `AssemblyError` if UDP sockets were inherited that several workers would have to share.
     """
     places = inherited.udp_places()
-    if places and worker_count(config.workers) > 1:
+    is_wanted = any(entrypoint.protocol == "udp" for entrypoint in config.entrypoints.values())
+    if places and is_wanted and worker_count(config.workers) > 1:
         raise AssemblyError(
             f"the UDP socket at {places[0]} was handed over, but each of several workers opens one of its own there; have workers = 1, or "
             "whoever opened it leave it out"

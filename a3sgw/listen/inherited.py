@@ -21,6 +21,7 @@ __all__ = ["HANDOVER", "Inherited", "notify_supervisor"]
 
 HANDOVER: Final = "A3S_HANDOVER"
 _FIRST: Final = 3
+_FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
 
 class Inherited:
@@ -80,7 +81,7 @@ class Inherited:
 
     def _take(self, kind: int, name: str, host: str, port: int) -> socket.socket | None:
         for index, (given, sock) in enumerate(self._left):
-            if sock.type == kind and ((given and given == name) or _listens_at(sock, host, port)):
+            if sock.type == kind and sock.family in _FAMILIES and ((given and given == name) or _listens_at(sock, host, port)):
                 del self._left[index]
                 return sock
         return None
@@ -109,7 +110,7 @@ class Inherited:
 
 
 def _listens_at(sock: socket.socket, host: str, port: int) -> bool:
-    if sock.family not in (socket.AF_INET, socket.AF_INET6) or not port:
+    if not port:
         return False
     address = sock.getsockname()
     if address[1] != port:

@@ -74,24 +74,27 @@ def bind_datagrams(name: str, host: str, port: int, *, shares: bool = False) -> 
     return sock
 
 
-def adopt_datagrams(sock: socket.socket) -> socket.socket:
+def adopt_datagrams(sock: socket.socket, room: int = _RECEIVE_BUFFER) -> socket.socket:
     """
-    Return `sock`, a UDP socket that somebody else has bound, as `bind_datagrams` would have made it.
+    Return `sock`, a UDP socket that somebody else has bound, as `bind_datagrams` would have made it. Whoever gave it more than `room` bytes
+    for what arrives knows why.
     """
     sock.setblocking(False)
-    _widen(sock)
+    # The kernel tells twice what was asked for.
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) < 2 * room:
+        _widen(sock, room)
     return sock
 
 
-def _widen(sock: socket.socket) -> None:
+def _widen(sock: socket.socket, room: int = _RECEIVE_BUFFER) -> None:
     """
     Have the kernel keep more for us while we are busy: by default it is a few hundred datagrams.
     """
     try:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, room)
     except OSError:
         # Without the privilege, as much as the system allows (net.core.rmem_max).
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
 
 
 class _Descriptor:

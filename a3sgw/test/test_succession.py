@@ -137,9 +137,12 @@ class WorkersTests(LifetimeCase):
         self.addCleanup(sock.close)
         sock.bind(("127.0.0.1", 0))
         inherited = Inherited([("", sock)])
-        text = 'workers = {}\nentrypoints "web" {{\n address = ":8080"\n}}\n'
-        one, two = (load_string(text.format(count), "t", {}).valid_config() for count in (1, 2))
+        web = 'entrypoints "web" {\n address = ":8080"\n}\n'
+        text = web + 'entrypoints "dns" {\n address = ":53"\n protocol = "udp"\n}\n'
+        one, two = (load_string(f"workers = {count}\n{text}", "t", {}).valid_config() for count in (1, 2))
         refuse_udp_among_workers(inherited, one)
+        # Nobody wants it there, which is told later.
+        refuse_udp_among_workers(inherited, load_string(f"workers = 2\n{web}", "t", {}).valid_config())
         refuse_udp_among_workers(Inherited(), two)
         error = self.assertRaises(AssemblyError, refuse_udp_among_workers, inherited, two)
         self.assertIn(f"the UDP socket at 127.0.0.1:{sock.getsockname()[1]}/udp was handed over", str(error))

@@ -74,6 +74,16 @@ class InheritedTests(SynchronousTestCase):
             self.assertIs(inherited.bind("dns", "127.0.0.1", stream_port), stream)
             self.assertEqual((inherited.begin(), inherited.udp_places()), ([], []))
 
+    def test_other_families(self):
+        """A socket of another family is nobody's, whatever its name, and told of."""
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            sock = socket.socket(socket.AF_UNIX, kind)
+            self.addCleanup(sock.close)
+            inherited = Inherited([("web", sock)], None, self.bind_anew, self.bind_datagrams_anew)
+            self.assertEqual(inherited.bind("web", "127.0.0.1", 80), "new web")
+            self.assertEqual(inherited.bind_datagrams("web", "127.0.0.1", 80), "new web for datagrams")
+            self.assertEqual(len(inherited.begin()), 1)
+
     def test_datagrams_everywhere(self):
         """A UDP socket at every address of the machine is one for an entrypoint without a host."""
         sock, port = self.listen_for_datagrams("0.0.0.0")

@@ -151,6 +151,14 @@ class PortTests(DatagramCase):
         self.assertFalse(plain.getblocking())
         self.assertGreaterEqual(plain.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF), before)
 
+    def test_adopted_with_more(self):
+        """If it has more room than ours would have, that stays."""
+        for asked, kept in ((30_000, 60_000), (10_000, 40_000)):
+            plain = self.peer()
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, asked)
+            adopt_datagrams(plain, room=20_000)
+            self.assertEqual(plain.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF), kept)
+
     def test_error(self):
         """An error that the reactor reports does not stop a port that is open."""
         port, number, heard = self.port()
