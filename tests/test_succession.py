@@ -223,7 +223,8 @@ class DatagramTests(UdpCase):
                     return
 
         def come() -> None:
-            while not stopped.is_set():
+            # Not so many that they come to udp_max_sessions.
+            while not stopped.wait(0.005):
                 newcomer = self.client()
                 try:
                     came.append(self.ask(newcomer, b"new"))
