@@ -38,13 +38,25 @@ from a3sgw.proxy.client_subject import ClientSubject
 from a3sgw.proxy.entrypoint import AdminGate, Entrypoint, EntrypointTimeouts
 from a3sgw.proxy.https_redirect import HttpsRedirect
 from a3sgw.proxy.tcp_entrypoint import TcpEntrypoint
-from a3sgw.route.table import HttpTable, RouteSpec, build_http_table
+from a3sgw.route.table import HttpTable, RouteSpec, build_http_table, building_http_table
 from a3sgw.service.service import Route, Service
+from a3sgw.steps import finish
 from a3sgw.wire.http1 import RequestLimits
 from a3sgw.wire.http2 import SessionLimits
 from a3sgw.wire.path import PathPolicy
 
-__all__ = ["DASHBOARD_ENTRYPOINT", "STEP", "DoorPlan", "Generation", "Kit", "assemble", "assembling", "places_of", "retire_parts"]
+__all__ = [
+    "DASHBOARD_ENTRYPOINT",
+    "STEP",
+    "DoorPlan",
+    "Generation",
+    "Kit",
+    "assemble",
+    "assembling",
+    "begin_services",
+    "places_of",
+    "retire_parts",
+]
 
 DASHBOARD_ENTRYPOINT: Final = "dashboard"
 """What the listener of `dashboard.address` is called in logs and metrics."""
@@ -84,13 +96,7 @@ def assemble(config: GatewayConfig, previous: Generation | None, kit: Kit) -> Ge
 
     Raises `RuleError` if a rule cannot be read and `MiddlewareError` if a middleware cannot be built, which `loading` would have found.
     """
-    steps = assembling(config, previous, kit)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            generation: Generation = end.value
-            return generation
+    return finish(assembling(config, previous, kit))
 
 
 def assembling(config: GatewayConfig, previous: Generation | None, kit: Kit) -> Generator[None, None, Generation]:
@@ -149,6 +155,16 @@ def places_of(config: GatewayConfig) -> dict[str, Place]:
     if config.dashboard.enabled and config.dashboard.address is not None:
         places[DASHBOARD_ENTRYPOINT] = parse_listen_address(config.dashboard.address)
     return places
+
+
+def begin_services(old: Generation | None, new: Generation) -> None:
+    """
+    Begin each service of `new` that `old` does not hold, and those whose partners may be others now.
+    """
+    before = {} if old is None else old.services
+    for name, service in new.services.items():
+        if service.has_partners or before.get(name) is not service:
+            service.begin(new.services)
 
 
 def retire_parts(old: Generation, kept: Mapping[Hashable, Any]) -> None:
@@ -322,7 +338,7 @@ def _table(
     # Entrypoints that serve the same routers share one table, and so do generations, in whatever order they are written.
     specs.sort(key=lambda spec: spec.name)
     key = ("table", tuple((spec.name, spec.rule, spec.priority, spec.target) for spec in specs))
-    table = parts.take(key, lambda: build_http_table(specs))
-    if len(specs) >= STEP:
-        yield
-    return table
+    table: HttpTable[Route] | None = parts.held(key)
+    if table is None:
+        table = yield from building_http_table(specs, STEP)
+    return parts.take(key, lambda: table)

@@ -99,6 +99,13 @@ class Parts:
         self.has_previous = bool(previous)
         self.made: dict[Hashable, Any] = {}
 
+    def held(self, key: Hashable) -> Any:
+        """
+        Return the part for `key` that there is already, or `None`.
+        """
+        part = self.made.get(key)
+        return self._previous.get(key) if part is None else part
+
     def take(self, key: Hashable, make: Callable[[], T]) -> T:
         """
         Return the part for `key`: that of this generation, or of the previous one, or a new one.

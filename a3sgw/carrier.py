@@ -21,7 +21,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from a3sgw.assembly import Generation, Kit, assembling, retire_parts
+from a3sgw.assembly import STEP, Generation, Kit, assembling, begin_services, retire_parts
 from a3sgw.assembly_parts import Crew
 from a3sgw.config.model import AccessLogConfig, GatewayConfig, MetricsConfig
 from a3sgw.errors import AssemblyError
@@ -218,6 +218,9 @@ class Carrier:
                         "change needs another port, or a restart"
                     )
             self._udp.prepare(generation.udp_doors)
+            if len(generation.services) >= STEP:
+                # The commit, which follows at once, is a step of its own.
+                yield
         except BaseException:
             self._close_new(new_doors, log)
             raise
@@ -310,8 +313,7 @@ class Carrier:
             self._deadlines.start()
             self._flush_call = self._reactor.callLater(self.FLUSH_SECONDS, self._flush_log)
         # From here on the new generation runs.
-        for service in new.services.values():
-            service.begin(new.services)
+        begin_services(old, new)
         for door in doors.values():
             door.open()
         self._udp.commit(new.udp_doors)

@@ -307,6 +307,7 @@ def _keep_running(
     from a3sgw.gateway import Gateway
     from a3sgw.lifetime import Lifetime
     from a3sgw.listen.inherited import Inherited
+    from a3sgw.settled import SettledMemory
     from a3sgw.succession import announce, refuse_udp_among_workers, succeed
     from a3sgw.supply import Supply
 
@@ -321,7 +322,9 @@ def _keep_running(
 
     supply = None if source is None else Supply(source, reactor, deferToThread)
     load = None if source is None or supply is None or source.path is None else supply.load
-    lifetime = Lifetime(gateway, load, deferToThread, lambda: _stop(reactor), supply, None if load is None else partial(succeed, reactor))
+    successor = None if load is None else partial(succeed, reactor)
+    memory = SettledMemory(partial(reactor.callLater, 0))
+    lifetime = Lifetime(gateway, load, deferToThread, lambda: _stop(reactor), supply, successor, memory)
     lifetime.begin_with(loaded)
 
     def begin() -> None:

@@ -127,7 +127,8 @@ class Lifetime:
 
     `succeed` starts a successor with some listening sockets and gives its process number when it serves; without it there is none.
 
-    With a `supply`, a configuration is also taken over when it says that there may be a new one, and only if there is.
+    With a `supply`, a configuration is also taken over when it says that there may be a new one, and only if there is. `memory` is settled
+    whenever a configuration runs.
     """
 
     log = Logger()
@@ -140,6 +141,7 @@ class Lifetime:
         ended: Callable[[], object],
         supply: Supply | None = None,
         succeed: Callable[[Sequence[socket.socket]], Deferred[int]] | None = None,
+        memory: SettledMemory | None = None,
     ) -> None:
         self.exit_code = 0
         self._gateway = gateway
@@ -152,7 +154,7 @@ class Lifetime:
         self._has_ended = False
         self._wants_reload = False
         self._wants_look = False
-        self._memory = SettledMemory()
+        self._memory = SettledMemory() if memory is None else memory
         self._succeed = succeed
         self._is_handing_over = False
         self._supply = supply

@@ -12,6 +12,7 @@ import atexit
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from twisted.python.usage import Options as BaseOptions
 
 from a3sgw._version import __version__
 from a3sgw.lifetime import Lifetime, raise_descriptor_limit
+from a3sgw.settled import SettledMemory
 
 if TYPE_CHECKING:
     from a3sgw.gateway import Gateway
@@ -65,7 +67,7 @@ class GatewayService(Service):
         give_up: Callable[[int], object],
         supply: Supply | None = None,
     ) -> None:
-        self.lifetime = Lifetime(gateway, load, run_aside, self._ended, supply)
+        self.lifetime = Lifetime(gateway, load, run_aside, self._ended, supply, memory=SettledMemory(partial(reactor.callLater, 0)))
         self._supply = supply
         self._gateway = gateway
         self._reactor = reactor

@@ -88,7 +88,7 @@ def _live(sock: socket.socket) -> int:
         return Carrier(loop, control, bind=bind, crew=crew, bind_datagrams=partial(bind_datagrams, shares=True))
 
     # What was forked is out of sight already, and is not to be looked at: that would make it this process's own.
-    memory = SettledMemory()
+    memory = SettledMemory(partial(loop.callLater, 0))
     worker = Worker(loop, make_carrier, memory.settle, lambda: loop.callWhenRunning(loop.stop))
     channel = Channel(sock, loop, worker.link.received, worker.link.frames_lost)
     worker.link.connect(channel)

@@ -15,7 +15,7 @@ Hot path: see docs/hot-path.md.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 import attrs
@@ -78,20 +78,31 @@ class Index(Generic[F]):
     The shelves of a table, as finders: `hosts` by exact name, `parents` by the name a wildcard stands before, and `general`, `None` if
     empty.
 
-    `shared_rank` is the lowest rank that is not on the exact hosts' shelves: a match that comes before it has won.
+    `shared_rank` is the lowest rank that is not on the exact hosts' shelves: a match that comes before it has won. All of that is only
+    there when `fill` has come to its end.
     """
 
-    def __init__(self, routes: Sequence[Route[Any]], compile_rule: Callable[[Rule], Predicate[F]]) -> None:
+    def __init__(self, compile_rule: Callable[[Rule], Predicate[F]]) -> None:
         self._compile_rule = compile_rule
-        shelves: dict[HostKey | None, list[_Filing]] = {}
-        for route in routes:
-            _put_on_shelves(route, shelves)
-        self.shared_rank = min((filings[0].route.rank for key, filings in shelves.items() if key is None or key.is_parent), default=LAST)
+        self.shared_rank = LAST
         self.hosts: dict[bytes, Finder[F]] = {}
         self.parents: dict[bytes, Finder[F]] = {}
         self.general: Finder[F] | None = None
-        for key, filings in shelves.items():
+
+    def fill(self, routes: Sequence[Route[Any]], step: int) -> Generator[None, None, None]:
+        """
+        File all routes, in steps of `step` routes and then of as many shelves.
+        """
+        shelves: dict[HostKey | None, list[_Filing]] = {}
+        for at, route in enumerate(routes, 1):
+            _put_on_shelves(route, shelves)
+            if not at % step:
+                yield
+        self.shared_rank = min((filings[0].route.rank for key, filings in shelves.items() if key is None or key.is_parent), default=LAST)
+        for at, (key, filings) in enumerate(shelves.items(), 1):
             finder = self.finder(filings)
+            if not at % step:
+                yield
             if key is None:
                 self.general = finder
             elif key.is_parent:

@@ -10,8 +10,9 @@ Hot path: see docs/hot-path.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Generic, TypeVar
+import sys
+from collections.abc import Generator, Iterable
+from typing import Any, Final, Generic, TypeVar
 
 import attrs
 
@@ -19,11 +20,14 @@ from a3sgw.message import RequestHead
 from a3sgw.route.index import LAST, NOTHING, Entry, Finder, HttpIndex, Index, Route
 from a3sgw.route.match import ConnectionFacts, compile_early, compile_http, compile_tcp
 from a3sgw.route.rule import Kind, RuleError, parse_rule
+from a3sgw.steps import finish
 
-__all__ = ["HttpTable", "Route", "RouteSpec", "TcpTable", "build_http_table", "build_tcp_table"]
+__all__ = ["HttpTable", "Route", "RouteSpec", "TcpTable", "build_http_table", "build_tcp_table", "building_http_table"]
 
 F = TypeVar("F")
 T = TypeVar("T")
+
+_ALL: Final = sys.maxsize
 
 
 @attrs.frozen(slots=True)
@@ -46,9 +50,8 @@ class HttpTable(Generic[T]):
 
     __slots__ = ("_general", "_hosts", "_parents", "_shared_rank", "routes")
 
-    def __init__(self, routes: tuple[Route[T], ...]) -> None:
+    def __init__(self, routes: tuple[Route[T], ...], index: HttpIndex) -> None:
         self.routes = routes
-        index = HttpIndex(routes, compile_http)
         self._hosts = index.hosts
         self._parents = index.parents
         self._general = index.general
@@ -81,7 +84,8 @@ class TcpTable(Generic[T]):
     def __init__(self, routes: tuple[Route[T], ...]) -> None:
         self.routes = routes
         self._early = [(compile_early(route.rule), route.target) for route in routes]
-        self._index = Index(routes, compile_tcp)
+        self._index = Index(compile_tcp)
+        finish(self._index.fill(routes, _ALL))
 
     def __repr__(self) -> str:
         return f"<TcpTable {len(self.routes)} routes>"
@@ -134,7 +138,17 @@ def build_http_table(specs: Iterable[RouteSpec[T]]) -> HttpTable[T]:
     """
     Return the table of some routers. Raises `RuleError` (its message names the router), or `ValueError` for a repeated name.
     """
-    return HttpTable(_order(specs, "http"))
+    return finish(building_http_table(specs, _ALL))
+
+
+def building_http_table(specs: Iterable[RouteSpec[T]], step: int) -> Generator[None, None, HttpTable[T]]:
+    """
+    Like `build_http_table`, in steps of about `step` routers.
+    """
+    routes = _order(specs, "http")
+    index = HttpIndex(compile_http)
+    yield from index.fill(routes, step)
+    return HttpTable(routes, index)
 
 
 def build_tcp_table(specs: Iterable[RouteSpec[T]]) -> TcpTable[T]:

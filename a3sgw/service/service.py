@@ -322,9 +322,17 @@ class Service:
 
     # -- reload
 
+    @property
+    def has_partners(self) -> bool:
+        """
+        Whether it sends anything to another service, which a reload may have replaced.
+        """
+        return self.traits.failover is not None or self.traits.mirror is not None
+
     def begin(self, services: Mapping[str, Service]) -> None:
         """
-        Take over the backends, from the service of the name before a reload if there was one. Called after each reload.
+        Take over the backends, from the service of the name before a reload if there was one. Called after each reload that has brought
+        this service, or may have brought another partner.
         """
         self.failover = services.get(self.traits.failover) if self.traits.failover is not None else None
         if self.traits.mirror is not None:

@@ -3,11 +3,12 @@ Tests of assembly: what a generation is made of, and what it takes over from the
 """
 
 import random
+from typing import Any
 
 from twisted.internet.defer import execute
 from twisted.trial.unittest import SynchronousTestCase
 
-from a3sgw.assembly import DASHBOARD_ENTRYPOINT, Kit, assemble
+from a3sgw.assembly import DASHBOARD_ENTRYPOINT, Generation, Kit, assemble, begin_services
 from a3sgw.assembly_router import routers_of
 from a3sgw.config.load import load_text
 from a3sgw.loading import check_build, rule_problems
@@ -192,6 +193,47 @@ class InheritanceTests(AssemblyCase):
         one, other = before.services["app"].backends
         self.assertIsNot(one, other)
         self.assertEqual(self.assemble(text, before).services["app"].backends, (one, other))
+
+
+class FakeService:
+    """
+    What `begin_services` needs of a service.
+    """
+
+    def __init__(self, has_partners=False):
+        self.has_partners = has_partners
+        self.begun: list[Any] = []
+
+    def begin(self, services):
+        self.begun.append(services)
+
+
+class BeginTests(SynchronousTestCase):
+    """
+    Which services begin at a swap.
+    """
+
+    def generation(self, **services: Any):
+        return Generation(load(TWO_OF_EACH), {}, services, {})
+
+    def test_who_begins(self):
+        """
+        New ones do, and those that send anything to others, which may be new; the rest runs on as it is.
+        """
+        kept, partner, new, moved = FakeService(), FakeService(True), FakeService(), FakeService()
+        old = self.generation(kept=kept, partner=partner, moved=FakeService())
+        after = self.generation(kept=kept, partner=partner, moved=moved, new=new)
+        begin_services(old, after)
+        self.assertEqual([len(service.begun) for service in (kept, partner, moved, new)], [0, 1, 1, 1])
+        self.assertIs(partner.begun[0], after.services)
+
+    def test_first(self):
+        """
+        At the start all begin.
+        """
+        first = FakeService()
+        begin_services(None, self.generation(first=first))
+        self.assertEqual(len(first.begun), 1)
 
 
 class PartsTests(AssemblyCase):

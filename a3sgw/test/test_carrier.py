@@ -357,6 +357,27 @@ class PrepareTests(CarrierCase):
         self.assertEqual(self.untouched(), before)
         self.assertEqual(self.prepare(), [], "another one can be prepared")
 
+    def test_abandoned_at_each_step(self):
+        """However far it has come, nothing is left of it."""
+        carrier = self.begin()
+        before = self.untouched()
+        for steps in range(20):
+            done = carrier.prepare(self.many())
+            for _ in range(steps):
+                (step,) = [call for call in self.dialogue.reactor.getDelayedCalls() if call.func == carrier._go_on]
+                step.cancel()
+                carrier._go_on(carrier._preparing)
+                if carrier._preparing is None:
+                    break
+            is_prepared = carrier._preparing is None
+            carrier.abandon()
+            (self.successResultOf if is_prepared else self.failureResultOf)(done)
+            self.assertEqual(self.untouched(), before)
+            if is_prepared:
+                break
+        self.assertTrue(is_prepared and steps > 6, steps)
+        self.assertEqual(self.prepare(), [], "another one can be prepared")
+
     def test_abandoned(self):
         """What was prepared and is not wanted is closed, and leaves no trace."""
         self.begin()
@@ -438,6 +459,18 @@ class ObservationTests(CarrierCase):
         self.assertEqual(self.counted(), [("app", 1, 1), ("spare", 0, 0)])
         self.dialogue.reload(self.failing_over(failover).replace("192.0.2.2", "192.0.2.3"))
         self.assertEqual(self.counted(), [("app", 1, 1), ("spare", 0, 0)])
+
+    def test_other_spare(self):
+        """Whoever fails over to a service does so to the one there is now, although it is itself the same as before."""
+        text = self.failing_over('services "spare" {\n load_balancer { servers = [{ url = "http://192.0.2.9" }] }\n}')
+        self.begin()
+        self.dialogue.reload(text)
+        before = self.carrier.generation().services
+        self.dialogue.reload(text.replace("192.0.2.9", "192.0.2.8"))
+        services = self.carrier.generation().services
+        self.assertIsNot(services["spare"], before["spare"])
+        self.assertIs(services["app"], before["app"])
+        self.assertIs(services["app"].failover, services["spare"])
 
     def failing_over(self, extra):
         return describe(servers=[1, 2], extra=extra).replace("load_balancer", 'failover { service = "spare" }\n load_balancer', 1)

@@ -20,7 +20,7 @@ PACKAGE = Path(a3sgw.__file__).parent
 
 # Rooms and root modules by floor. A half floor lies under rooms of the same number that may import it.
 FLOORS = {
-    0.0: {"__init__", "_version", "address", "errors", "interfaces", "message", "refusal"},
+    0.0: {"__init__", "_version", "address", "errors", "interfaces", "message", "refusal", "steps"},
     1.0: {"config", "policy", "route", "wire"},
     1.5: {"plugins"},
     1.75: {"dropins"},

@@ -5,6 +5,7 @@ Tests of `a3sgw.lifetime`.
 import gc
 import resource
 import signal
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -369,11 +370,15 @@ class ReloadTests(LifetimeCase):
 
 class FakeReactor:
     """
-    The one thing that `Signals` needs of a reactor.
+    What `Signals` and whoever puts something off need of a reactor.
     """
 
     def __init__(self):
         self.calls: list[Any] = []
+        self.put_off: list[Any] = []
+
+    def callLater(self, seconds, function, *arguments):
+        self.put_off.append(partial(function, *arguments))
 
     def callFromThread(self, function, *arguments):
         self.calls.append((function.__name__, *arguments))

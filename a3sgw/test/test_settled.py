@@ -75,3 +75,15 @@ class SettledMemoryTests(SynchronousTestCase):
         for _ in range(self.memory.LOOK_EVERY):
             self.memory.settle()
         self.assertEqual(self.freed, [])
+
+    def test_later(self):
+        """
+        Others have their turn first, if there are any.
+        """
+        put_off: list[Any] = []
+        SettledMemory(put_off.append).settle()
+        Node(self.freed)
+        self.assertEqual(self.freed, [])
+        (settle,) = put_off
+        settle()
+        self.assertEqual(len(self.freed), 1)

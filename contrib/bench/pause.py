@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ def _run_inside(routers: int, reloads: int) -> int:
 
     from a3sgw.gateway import Gateway
     from a3sgw.lifetime import Lifetime
+    from a3sgw.settled import SettledMemory
     from a3sgw.source import find_source
 
     reactor: Any = global_reactor
@@ -104,7 +106,7 @@ def _run_inside(routers: int, reloads: int) -> int:
         loaded = source.load()
         gateway = Gateway(loaded.valid_config(), reactor)
         clock = _Clock(reactor)
-        lifetime = Lifetime(gateway, source.reloader(), clock.run_aside, reactor.stop)
+        lifetime = Lifetime(gateway, source.reloader(), clock.run_aside, reactor.stop, memory=SettledMemory(partial(reactor.callLater, 0)))
         lifetime.begin_with(loaded)
         del loaded
         whole: list[float] = []

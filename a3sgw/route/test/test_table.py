@@ -2,6 +2,7 @@
 Tests of `a3sgw.route.table` and `a3sgw.route.index`.
 """
 
+from collections import deque
 from typing import Any
 
 from hypothesis import given, settings
@@ -12,8 +13,9 @@ from a3sgw.route.explain import explain_table
 from a3sgw.route.index import HttpIndex
 from a3sgw.route.match import ConnectionFacts, compile_http, compile_tcp
 from a3sgw.route.rule import MAX_DEPTH, RuleError, parse_rule
-from a3sgw.route.table import RouteSpec, build_http_table, build_tcp_table
+from a3sgw.route.table import RouteSpec, build_http_table, build_tcp_table, building_http_table
 from a3sgw.route.test.strategies import CONNECTIONS, HEADS, HTTP_RULES, PLAIN_RULES, TCP_RULES, make_head
+from a3sgw.steps import finish
 
 PRIORITIES = st.sampled_from([None, 0, 0, 0, 5, 5, 7, -1])
 
@@ -139,6 +141,18 @@ class HttpTableTests(SynchronousTestCase):
         """
         self.assert_as_scanned(make_specs([rule for rule, _ in rules], [priority for _, priority in rules]), heads)
 
+    def test_in_steps(self):
+        """
+        It makes no difference to a table in how many steps it was built, and there are as many as it has routes and hosts.
+        """
+        specs = make_specs([f"Host(`h{number}`) || Host(`*.h{number}`)" for number in range(9)] + ["Path(`/x`)"])
+        for step, count in [(1, 10 + 19), (4, 2 + 4), (10, 1 + 1), (20, 0)]:
+            self.assertEqual(len(list(building_http_table(specs, step))), count, step)
+        table = finish(building_http_table(specs, 1))
+        self.assertEqual(table.routes, build_http_table(specs).routes)
+        heads = [make_head("h3"), make_head("y.h8"), make_head("h3", "/x"), make_head("other", "/x"), make_head("other", "/y")]
+        self.assertEqual([table.match(head) for head in heads], ["t3", "t8", "t3", "t9", None])
+
     @settings(deadline=None, max_examples=200, derandomize=True)
     @given(MANY_SPECS, st.lists(HEADS, min_size=1, max_size=8))
     def test_long_shelves(self, rules, heads):
@@ -184,7 +198,7 @@ class HttpTableTests(SynchronousTestCase):
                 filed.append(filing.route.name)
                 return super().entry(filing, residue)
 
-        CountingIndex(table.routes, compile_http)
+        deque(CountingIndex(compile_http).fill(table.routes, 100), 0)
         self.assertEqual(sorted(filed), [spec.name for spec in sorted(specs, key=lambda spec: spec.name)])
         for head, expected in [
             (make_head("h7", "/"), "t7"),
