@@ -559,6 +559,7 @@ class LimitTests(WorkersCase):
         statuses = [fetch(self.port).status for _ in range(20)]
         self.assertEqual(statuses, [500] * 5 + [503] * 15)
         self.assertEqual(self.old.count("/"), 5)
+        gateway.wait_for(" is open for 2 s")
         self.assertEqual(gateway.stderr().count(" is open for 2 s"), 1)
         self.old.on("/", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nold")
         time.sleep(2.1)
