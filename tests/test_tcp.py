@@ -567,8 +567,8 @@ class PostgresTests(TcpCase):
         self.assertEqual(said.strip(), "t|5050")
         (record,) = self.records(1)
         self.assertEqual((record["host"], record["router"]), ("orders.test", "orders"))
-        # PostgreSQL leaves the client's farewell unread, so that the kernel resets its connection.
-        self.assertIn(record["outcome"], ("completed", "backend-closed"))
+        # Neither reads the other's farewell within TLS: the kernel of whoever is gone first when one comes resets its connection.
+        self.assertIn(record["outcome"], ("completed", "backend-closed", "client-closed"))
 
     def test_terminated(self) -> None:
         """The gateway's own certificate is shown to clients that ask for TLS as PostgreSQL's do, and the server gets none of it."""
@@ -582,7 +582,9 @@ class PostgresTests(TcpCase):
         said = self.ask(f"host=outer.test hostaddr=127.0.0.1 port={port} sslmode=verify-full sslrootcert={certificate}")
         self.assertEqual(said.strip(), "f|5050")
         (record,) = self.records(1)
-        self.assertEqual((record["host"], record["scheme"], record["outcome"]), ("outer.test", "tls", "completed"))
+        self.assertEqual((record["host"], record["scheme"]), ("outer.test", "tls"))
+        # The client does not wait for the gateway's farewell either.
+        self.assertIn(record["outcome"], ("completed", "client-closed"))
 
     def test_plain(self) -> None:
         """Without TLS it works where no rule asks for a name."""
