@@ -26,7 +26,7 @@ from contrib.bench.prober import percentile
 from contrib.bench.processes import BenchError, Cores, VoidRunError
 from contrib.bench.tls import make_certificate
 from contrib.bench.variations import ALL, REFUSED
-from contrib.bench.workers import capacity
+from contrib.bench.workers import capacities, share_evenness
 
 COUNTED = {
     "duration_us": 2000000,
@@ -495,11 +495,11 @@ class WorkersTests(SynchronousTestCase):
 
     def test_capacity(self):
         """
-        Two carry twice what one does if a request costs the same and they share evenly; else less.
+        Two carry twice what one does if a request costs the same and they share evenly; else less. A round is compared within itself.
         """
-        self.assertEqual(capacity(2, 30.0, 30.0, [5.0, 5.0]), 2.0)
-        self.assertEqual(capacity(2, 30.0, 40.0, [5.0, 5.0]), 1.5)
-        self.assertEqual(capacity(4, 30.0, 30.0, [8.0, 0.0, 0.0, 0.0]), 1.0)
+        self.assertEqual(capacities(2, [30.0], [30.0], share_evenness([5.0, 5.0])), [2.0])
+        self.assertEqual(capacities(2, [30.0, 60.0], [40.0, 80.0], share_evenness([5.0, 5.0])), [1.5, 1.5])
+        self.assertEqual(capacities(4, [30.0], [30.0], share_evenness([8.0, 0.0, 0.0, 0.0])), [1.0])
 
     def test_configuration(self):
         """

@@ -7,18 +7,22 @@ as many free cores as there are workers the busiest one is the limit, so N worke
 
     N * (cost with one / cost with N) * (mean time of a worker / time of the busiest)
 
-times what one does. Memory is what the tree of processes has to itself, with shared pages divided among those that share them (Pss).
+times what one does. A machine that is shared may be twice as fast a minute later, so each round is compared within itself; the median of
+the rounds is given, with the least and the greatest beside it. Memory is what the tree of processes has to itself, with shared pages
+divided among those that share them (Pss).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import median
 
 from . import procfs, report
 from .candidates import Gateway
@@ -31,15 +35,34 @@ from .stage import set_stage
 
 _CASES = [name for name, case in CASES.items() if not (case.tls or case.h2 or case.paced)]
 
-__all__ = ["capacity", "main", "parse_arguments", "run_workers"]
+__all__ = ["Row", "capacities", "main", "parse_arguments", "run_workers", "share_evenness"]
 
 
-def capacity(workers: int, cost_of_one: float, cost: float, times: Sequence[float]) -> float:
+@dataclass(frozen=True)
+class Row:
     """
-    Return how many times as much `workers` carry as one, on cores of their own. Costs are of one request, `times` those of the workers.
+    What was measured with one number of workers. `costs` and `capacities` have an item for each round, `memory` is in bytes.
     """
-    evenness = sum(times) / len(times) / max(times)
-    return workers * cost_of_one / cost * evenness
+
+    workers: int
+    costs: Sequence[float]
+    capacities: Sequence[float]
+    evenness: float
+    memory: int
+
+
+def capacities(workers: int, costs_of_one: Sequence[float], costs: Sequence[float], evenness: float) -> list[float]:
+    """
+    Return how many times as much `workers` carry as one in each round, on cores of their own. Costs are of one request, by round.
+    """
+    return [workers * of_one / cost * evenness for of_one, cost in zip(costs_of_one, costs, strict=True)]
+
+
+def share_evenness(times: Sequence[float]) -> float:
+    """
+    Return how evenly workers with these processor times share the work: 1 if all have the same, 1/N if one of N does everything.
+    """
+    return sum(times) / len(times) / max(times)
 
 
 def _worker_times(target: Target) -> list[float]:
@@ -67,38 +90,35 @@ def _memory(target: Target) -> int:
 
 def run_workers(
     counts: Sequence[int], case_name: str, rounds: int, conditions: Conditions, directory: Path, files: int
-) -> list[dict[str, Any]]:
+) -> tuple[list[Row], str | None]:
     """
-    Measure the gateway with each number of workers; return a row for each.
+    Measure the gateway with each number of workers; return a row for each, and a warning if something else used the cores.
     """
     case = CASES[case_name]
     gateways = [Gateway(f"{count} workers", workers=count) for count in counts]
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     with set_stage(gateways, directory / "workers", conditions.cores, files=files, connections=conditions.connections) as stage:
         samples = measure_rounds(stage, case, directory, conditions, rounds)
         for count, target in zip(counts, stage.targets, strict=True):
-            cost = report.summarise(samples[target.name]).cpu
-            assert cost is not None
-            times = _worker_times(target)
-            first = rows[0]["cost"] if rows else cost
-            rows.append(
-                {"workers": count, "cost": cost, "times": times, "memory": _memory(target), "capacity": capacity(count, first, cost, times)}
-            )
-    return rows
+            costs = [sample.cpu_per_request for sample in samples[target.name] if sample.cpu_per_request is not None]
+            evenness = share_evenness(_worker_times(target))
+            carried = capacities(count, rows[0].costs if rows else costs, costs, evenness)
+            rows.append(Row(count, costs, carried, evenness, _memory(target)))
+    return rows, report.noise_note({name: report.summarise(of_one) for name, of_one in samples.items()})
 
 
-def _print(rows: Sequence[dict[str, Any]]) -> None:
-    print(f"{'workers':>8} {'CPU µs/request':>15} {'evenness':>9} {'carries':>8} {'MiB':>6} {'MiB each':>9}")
-    before = None
+def _print(rows: Sequence[Row]) -> None:
+    spread = f"{'least-most':>11}"
+    print(f"{'workers':>8} {'CPU µs/request':>15} {spread} {'evenness':>9} {'carries':>8} {spread} {'MiB':>6} {'MiB each':>9}")
+    before: Row | None = None
     for row in rows:
-        times = row["times"]
-        even = sum(times) / len(times) / max(times)
         each = ""
-        if before is not None and before["workers"] > 1:
-            each = f"{(row['memory'] - before['memory']) / (row['workers'] - before['workers']) / 2**20:9.1f}"
+        if before is not None and before.workers > 1:
+            each = f"{(row.memory - before.memory) / (row.workers - before.workers) / 2**20:9.1f}"
         before = row
-        figures = f"{row['cost'] * 1e6:>15.1f} {even:>9.0%} {row['capacity']:>7.2f}x {row['memory'] / 2**20:>6.1f} {each}"
-        print(f"{row['workers']:>8} {figures}".rstrip())
+        cost = f"{median(row.costs) * 1e6:>15.1f} {f'{min(row.costs) * 1e6:.1f}-{max(row.costs) * 1e6:.1f}':>11}"
+        carries = f"{median(row.capacities):>7.2f}x {f'{min(row.capacities):.2f}-{max(row.capacities):.2f}':>11}"
+        print(f"{row.workers:>8} {cost} {row.evenness:>9.0%} {carries} {row.memory / 2**20:>6.1f} {each}".rstrip())
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -108,8 +128,8 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m contrib.bench.workers", description=(__doc__ or "").split("\n\n")[0].strip())
     parser.add_argument("--workers", default="1,2,4", help="how many; the others are compared with the first (default: 1,2,4)")
     parser.add_argument("--case", default="varied", choices=_CASES)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=4, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=int, default=2, help="of each measurement")
     parser.add_argument("--connections", type=int, default=64)
     options = parser.parse_args(arguments)
     options.workers = [int(text) for text in options.workers.split(",")]
@@ -126,11 +146,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     files = raise_file_limit(4 * options.connections + 200)
     try:
         with tempfile.TemporaryDirectory(prefix="a3sgw-bench-") as directory:
-            rows = run_workers(options.workers, options.case, options.rounds, conditions, Path(directory), files)
+            rows, noise = run_workers(options.workers, options.case, options.rounds, conditions, Path(directory), files)
     except BenchError as error:
         print(error, file=sys.stderr)
         return 1
+    print(json.dumps(report.machine()))
     _print(rows)
+    if noise is not None:
+        print(noise)
     return 0
 
 
