@@ -251,6 +251,13 @@ class Gateway(MultiService):
         self._reloads["failure"] += 1
         self._last_result = {"result": "failure", "error": reason, "at": time.time()}
 
+    def found_unchanged(self) -> None:
+        """
+        Take note that the configuration as it now stands is the one that runs: `health` no longer shows what was refused before.
+        """
+        if self._last_result is not None and self._last_result["result"] == "failure":
+            self._last_result = {"result": "unchanged", "error": None, "at": time.time()}
+
     def files_broken(self, broken: Sequence[BrokenFile]) -> None:
         """
         Show that these files of the configuration are not in force as they stand; all others are.
@@ -387,4 +394,3 @@ class Gateway(MultiService):
         if isinstance(answer, Deferred):
             answer.addTimeout(self.ADMIN_SECONDS, self._reactor)
         return answer
-

@@ -306,6 +306,8 @@ class Lifetime:
                 return None
             if not is_asked:
                 self.log.info("the configuration has changed, but not what it means")
+                if not loaded.broken:
+                    self._gateway.found_unchanged()
                 return None
         if not is_asked:
             self._warn(loaded)

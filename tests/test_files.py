@@ -94,6 +94,10 @@ class FolderTests(OwnGatewayCase):
         self.assertEqual(self.health()["broken_files"], [])
         (self.folder / "a.hcl").unlink()
         self.wait_for("a", 404)
+        self.write("c.hcl", "bogus = 1\n")
+        wait_until(lambda: self.health()["reload"]["result"] == "failure", "it is refused")
+        (self.folder / "c.hcl").unlink()
+        wait_until(lambda: self.health()["reload"]["result"] == "unchanged", "nothing is shown of what is mended")
         self.assertEqual(self.ask("b"), "one")
         self.stop(gateway)
 

@@ -333,6 +333,20 @@ class ReloadTests(GatewayCase):
         self.assertEqual(gateway.health()["reload"]["error"], "gateway.hcl: no such file")
         self.assertEqual(gateway.state(), "running")
 
+    def test_mended(self):
+        """What was refused is shown until the configuration stands as it runs; it stays counted, and a success stays shown."""
+        gateway = self.run_gateway()
+        gateway.found_unchanged()
+        self.assertIsNone(gateway.health()["reload"])
+        gateway.reload_refused("gateway.hcl: no such file")
+        gateway.found_unchanged()
+        last = gateway.health()["reload"]
+        self.assertEqual((last["result"], last["error"]), ("unchanged", None))
+        self.assertEqual(gateway.reloads(), ({"success": 0, "failure": 1}, None))
+        self.successResultOf(gateway.reload(gateway.config()))
+        gateway.found_unchanged()
+        self.assertEqual(gateway.health()["reload"]["result"], "success")
+
     def test_not_running(self):
         """Only a running gateway can be reloaded."""
         gateway = self.make()

@@ -8,12 +8,13 @@ import signal
 from functools import partial
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from a3sgw.config.decode import Positions
-from a3sgw.config.load import Loaded
+from a3sgw.config.load import BrokenFile, Loaded
 from a3sgw.config.model import ConfigurationError, EntrypointConfig, FrozenMap, GatewayConfig
 from a3sgw.config.tree import Position, Problem
 from a3sgw.errors import AssemblyError
@@ -52,6 +53,9 @@ class FakeGateway:
 
     def reload_refused(self, reason):
         self.asked.append(f"refused {reason}")
+
+    def found_unchanged(self):
+        self.asked.append("unchanged")
 
     def offers_left_out(self, left_out):
         if left_out:
@@ -259,6 +263,28 @@ class ReloadTests(LifetimeCase):
         self.assertEqual(self.gateway.asked, ["reopen_logs", f"refused {PROBLEM}\n{PROBLEM}"])
         refused = "reload refused, problems: 2; the configuration that was running goes on"
         self.assertEqual(self.logged(LogLevel.error), [str(PROBLEM), str(PROBLEM), refused])
+
+    def test_mended(self):
+        """
+        Files that say again what runs, after they did not, are no reload; the gateway hears that nothing is wrong any more, once it is so.
+        """
+        self.start()
+        broken = BrokenFile("b.hcl", (PROBLEM,), False)
+        for number, (found, told) in enumerate([((broken,), ["broken ['b.hcl']", f"refused {PROBLEM}"]), ((), ["unchanged"])]):
+            self.lifetime.look()
+            self.loads[number].callback(evolve(loaded(), broken=found))
+            self.assertEqual(self.gateway.asked, told)
+            self.gateway.asked.clear()
+
+    def test_still_broken(self):
+        """
+        As long as one file is broken, what was refused is not forgotten, whatever remark is changed in another.
+        """
+        self.start()
+        for _ in range(2):
+            self.lifetime.look()
+            self.loads[-1].callback(evolve(loaded(), broken=(BrokenFile("b.hcl", (PROBLEM,), False),)))
+        self.assertNotIn("unchanged", self.gateway.asked)
 
     def test_warnings(self):
         """
