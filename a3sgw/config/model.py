@@ -200,7 +200,7 @@ class GatewayConfig:
     )
     workers: Union[int, str] = setting(
         IntegerOrWord(Integer(minimum=1, maximum=1024), "auto"),
-        "How many processes carry requests; `\"auto\"` is one for each core. A restart is needed to change it.",
+        "How many processes carry requests; `\"auto\"` is one for each core. Changed by a restart or `USR2`, not by a reload.",
         default=1,
     )
 

@@ -226,7 +226,4 @@ def _meaning(declared: Setting) -> str:
             parts.append(f"{bounds[0].upper()}{bounds[1:]}.")
     if declared.protocols and set(declared.protocols) != {"http", "tcp", "udp"}:
         parts.append(f"For {' and '.join(declared.protocols)} entrypoints only.")
-    if declared.runs_when is not None:
-        parts.append(f"⏳ This version runs only {declared.runs_note}.")
     return " ".join(parts).replace("|", "\\|").replace("\n", " ")
-

@@ -154,8 +154,8 @@ class Setting:
     """
     The declaration of one attribute.
 
-    `key` is its name in HCL, `attribute` in Python. `runs` says whether this version does what it asks for; where that depends on the
-    value, `runs_when` decides and `runs_note` says what does run. `protocols` names the entrypoints it means something to.
+    `key` is its name in HCL, `attribute` in Python. `runs` says whether this version does what it asks for. `protocols` names the
+    entrypoints it means something to.
     """
 
     key: str = ""
@@ -166,8 +166,6 @@ class Setting:
     aliases: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ()
     runs: bool = True
-    runs_when: Callable[[Any], bool] | None = None
-    runs_note: str = ""
 
     @property
     def is_required(self) -> bool:
@@ -186,8 +184,6 @@ def setting(
     aliases: tuple[str, ...] = (),
     protocols: tuple[str, ...] = (),
     runs: bool = True,
-    runs_when: Callable[[Any], bool] | None = None,
-    runs_note: str = "",
 ) -> Any:
     """
     Declare one attribute of a configuration class.
@@ -200,8 +196,6 @@ def setting(
         aliases=aliases,
         protocols=protocols,
         runs=runs,
-        runs_when=runs_when,
-        runs_note=runs_note,
     )
     # Whoever builds a model by hand may pass a list or a dict; in the model both must be hashable.
     converter: Callable[[Any], Any] | None = None

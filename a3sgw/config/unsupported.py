@@ -38,11 +38,6 @@ def _walk(value: Any, path: str, findings: Findings) -> None:
         if not declared.runs:
             if held != declared.default:
                 findings.report(place, f"this version does not run {declared.key} yet; remove {place}")
-        elif declared.runs_when is not None:
-            if not declared.runs_when(held):
-                note = declared.runs_note.replace("`", "")
-                shown = findings.show(place, held) if isinstance(held, str) else str(held)
-                findings.report(place, f"{place} is {shown}, which this version does not run yet; it runs {note}")
         elif isinstance(kind, ObjectKind):
             if held is not None:
                 _walk(held, place, findings)
@@ -72,7 +67,7 @@ def _doubtful(cls: type) -> tuple[Setting, ...]:
 
 def _is_doubtful(declared: Setting) -> bool:
     kind = declared.kind
-    if not declared.runs or declared.runs_when is not None:
+    if not declared.runs:
         return True
     if isinstance(kind, (ObjectKind, ObjectListKind)):
         inner: type = kind.cls

@@ -313,7 +313,7 @@ class ReloadTests(GatewayCase):
         gateway = self.run_gateway()
         config = gateway.config()
         self.failureResultOf(gateway.reload(self.load(CONFIG + "workers = 3\n")), AssemblyError)
-        self.assert_unmoved(config, "workers cannot change from 1 to 3 while the gateway runs; restart it for that")
+        self.assert_unmoved(config, "workers cannot change from 1 to 3 by a reload; send USR2, or restart the gateway")
 
     def assert_unmoved(self, config, reason):
         gateway = self.gateway

@@ -49,7 +49,7 @@ def refuse_other_size(size: int, config: GatewayConfig) -> None:
     """
     wanted = worker_count(config.workers)
     if wanted != size:
-        raise AssemblyError(f"workers cannot change from {size} to {wanted} while the gateway runs; restart it for that")
+        raise AssemblyError(f"workers cannot change from {size} to {wanted} by a reload; send USR2, or restart the gateway")
 
 
 class Processes(Protocol):
